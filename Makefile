@@ -1,0 +1,31 @@
+# The front door. Each target is one script; the scripts say what they need and install it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run down test bench stress lint kernel clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: ## build all, start the daemon, boot a guest, leave it running
+	@tests/devvm/run.sh
+
+down: ## stop what `make run` started
+	@tests/devvm/run.sh down
+
+test: ## everything CI checks: lint, unit tests, end-to-end tests in real guests
+	@tests/devvm/test.sh
+
+bench: ## measure in real guests (FIRECRACKER=path compares with it)
+	@tests/devvm/suite.sh bench --nocapture
+
+stress: ## long runs: many guests, hostile guests, crashes
+	@tests/devvm/suite.sh stress --nocapture
+
+lint: ## shell scripts, format, clippy, licences of packages
+	@tests/devvm/lint.sh
+
+kernel: ## build the guest kernel, print its folder
+	@kernel/build.sh
+
+clean: down ## stop what runs, remove build outputs (the cache in ~/.cache/volant stays)
+	@cargo clean

@@ -1,0 +1,29 @@
+//! What volantd and volary say to each other: ports, messages, frames and limits.
+//!
+//! The agent speaks HTTP/1.1 over vsock. At boot it dials the host ([`HOST_PORT`]) once and serves
+//! HTTP **on that connection**, so that the host needs no retry: the host's first request there is
+//! `PUT /v1/config`. All later requests arrive on connections that the host opens to
+//! [`AGENT_PORT`]. No I/O and no clock here: bytes in, bytes out.
+
+mod frame;
+mod message;
+
+pub use frame::{Decoder, Frame, FrameError, FrameKind};
+pub use message::{
+    AgentInfo, ExecRequest, ExecStatus, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest,
+};
+
+/// vsock port on which the agent listens.
+pub const AGENT_PORT: u32 = 1024;
+/// vsock port of the host (CID 2) that the agent dials once at boot.
+pub const HOST_PORT: u32 = 1024;
+/// Grows when a message changes its meaning.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// `Upgrade` token of an exec connection: [`Frame`]s both ways after the 101.
+pub const EXEC_UPGRADE: &str = "volant-exec";
+/// `Upgrade` token of a raw byte stream to a TCP port in the guest (`GET /v1/tcp/{port}`).
+pub const TCP_UPGRADE: &str = "tcp";
+/// The largest payload of one frame, in bytes.
+pub const FRAME_LEN_MAX: usize = 64 * 1024;
+/// The largest JSON body of a request to the agent, in bytes.
+pub const BODY_LEN_MAX: usize = 1024 * 1024;

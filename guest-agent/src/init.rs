@@ -1,0 +1,128 @@
+//! What PID 1 owes its guest: mounts, and an orderly end.
+#![expect(unsafe_code, reason = "port output to the machine's exit port")]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal};
+use rustix::system::RebootCommand;
+use tokio::signal::unix::{SignalKind, signal};
+use volant_protocol::{ShutdownMode, ShutdownRequest};
+
+use crate::http::Agent;
+
+/// The VMM ends the machine when a byte is written here: 1 power off, 2 reset.
+const EXIT_PORT: u16 = 0x5f0;
+/// What processes get when a signal, not the host, asks for the end.
+const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+
+/// File systems that the agent itself needs before it can call home.
+pub fn mount_first() {
+    mount_at("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755");
+    mount_at("proc", "/proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "");
+}
+
+/// The others; the host's first request is already on its way.
+pub fn mount_rest() {
+    let plain = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_at("sysfs", "/sys", plain | MountFlags::NOEXEC, "");
+    mount_at("cgroup2", "/sys/fs/cgroup", plain | MountFlags::NOEXEC, "");
+    mount_at(
+        "devpts",
+        "/dev/pts",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        "mode=0620,ptmxmode=0666",
+    );
+    mount_at("tmpfs", "/dev/shm", plain, "mode=1777");
+    mount_at("tmpfs", "/run", plain, "mode=0755");
+    mount_at("tmpfs", "/tmp", plain, "mode=1777");
+}
+
+/// Mounts, or leaves it: a guest without one of them still serves.
+fn mount_at(kind: &str, target: &str, flags: MountFlags, data: &str) {
+    let _ = rustix::fs::mkdir(target, Mode::from_raw_mode(0o755));
+    let data = std::ffi::CString::new(data).unwrap_or_default();
+    let _ = mount(kind, target, kind, flags, data.as_c_str());
+}
+
+/// Says why on the console and ends the machine: without an agent the host can do nothing with it.
+pub fn fail(reason: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "volary: {reason}");
+    if std::process::id() == 1 {
+        end(ShutdownMode::Poweroff);
+    }
+    ExitCode::FAILURE
+}
+
+/// SIGTERM, SIGINT and SIGPWR power the guest off.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn shut_down_on_signals(agent: Arc<Agent>) -> std::io::Result<()> {
+    for kind in
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::from_raw(libc::SIGPWR)]
+    {
+        let mut signals = signal(kind)?;
+        let agent = Arc::clone(&agent);
+        tokio::spawn(async move {
+            signals.recv().await;
+            let grace_ms = u64::try_from(SIGNAL_GRACE.as_millis()).unwrap_or(0);
+            agent.shut_down(ShutdownRequest { mode: ShutdownMode::Poweroff, grace_ms }).await;
+        });
+    }
+    Ok(())
+}
+
+/// Ends all processes, syncs, and ends the machine.
+pub async fn shut_down(request: ShutdownRequest) {
+    signal_all(Signal::TERM);
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(request.grace_ms);
+    while tokio::time::Instant::now() < deadline && others_live() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    signal_all(Signal::KILL);
+    rustix::fs::sync();
+    end(request.mode);
+}
+
+fn signal_all(signal: Signal) {
+    // kill(-1) reaches every process but PID 1 itself; ESRCH means there is none.
+    let _ = rustix::process::test_kill_process(Pid::INIT);
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(-1, signal.as_raw()) };
+}
+
+/// Whether any process but this one is alive; kernel threads have no command line.
+fn others_live() -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let is_pid =
+            name.to_str().is_some_and(|n| n != "1" && n.bytes().all(|b| b.is_ascii_digit()));
+        is_pid && std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty())
+    })
+}
+
+fn end(mode: ShutdownMode) {
+    let byte: u8 = match mode {
+        ShutdownMode::Poweroff => 1,
+        ShutdownMode::Reboot => 2,
+    };
+    // SAFETY: asks for one port; no memory is involved.
+    if unsafe { libc::ioperm(libc::c_ulong::from(EXIT_PORT), 1, 1) } == 0 {
+        // SAFETY: the port is permitted; writing it ends the machine, which is the purpose.
+        unsafe {
+            std::arch::asm!("out dx, al", in("dx") EXIT_PORT, in("al") byte, options(nomem, nostack))
+        };
+    }
+    // Another VMM has no such port.
+    let command = match mode {
+        ShutdownMode::Poweroff => RebootCommand::PowerOff,
+        ShutdownMode::Reboot => RebootCommand::Restart,
+    };
+    let _ = rustix::system::reboot(command);
+}

@@ -1,0 +1,12 @@
+//! volary: PID 1 of a volant guest.
+//!
+//! One thread, one runtime. `main.rs` brings the guest up and dials the host; everything the host
+//! asks arrives as HTTP/1.1 on vsock connections and is answered by `http.rs`.
+
+pub mod console;
+pub mod exec;
+pub mod http;
+pub mod init;
+pub mod network;
+pub mod reap;
+pub mod user;

@@ -1,0 +1,43 @@
+//! Entry point of PID 1: mounts, listener, the call home, then HTTP for ever.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
+use volant_protocol::{AGENT_PORT, HOST_PORT};
+use volary::http::{Agent, serve};
+use volary::{init, reap};
+
+/// Pause after a failed accept (out of descriptors): others may close some meanwhile.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    init::mount_first();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return init::fail(&format!("runtime: {error}")),
+    };
+    match runtime.block_on(run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => init::fail(&format!("{error}")),
+    }
+}
+
+async fn run() -> std::io::Result<()> {
+    let reaper = reap::Reaper::start()?;
+    let agent = Arc::new(Agent::new(reaper));
+    let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
+    let home = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, HOST_PORT)).await?;
+    tokio::spawn(serve(home, Arc::clone(&agent)));
+    init::mount_rest();
+    init::shut_down_on_signals(Arc::clone(&agent))?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(stream, Arc::clone(&agent)));
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The serial console: WebSocket both ways, and its ring as text.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::api::error::Refusal;
+use crate::model::VmName;
+use crate::orchestrator::{Console, Orchestrator};
+
+/// Bytes sent at once.
+const CHUNK_LEN: usize = 16 * 1024;
+/// Bytes of one message of a client.
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+
+/// Output from `offset` on, as soon as there is some; `None` after the machine's end.
+async fn output(console: &Arc<dyn Console>, offset: u64) -> Option<(u64, Vec<u8>)> {
+    std::future::poll_fn(|cx| {
+        // Closed is read before the ring: what came before the end is still delivered.
+        let closed = console.is_closed();
+        let (from, bytes) = console.read_from(offset, CHUNK_LEN);
+        match (bytes.is_empty(), closed) {
+            (false, _) => Poll::Ready(Some((from, bytes))),
+            (true, true) => Poll::Ready(None),
+            (true, false) => {
+                console.wake_on_output(offset, cx.waker());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// `GET .../console` with a WebSocket upgrade: the ring's replay, then live output; what the client
+/// sends is typed.
+///
+/// # Errors
+/// A problem, before the upgrade.
+pub async fn console(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    let console = orchestrator.console(&VmName::try_from(name.as_str())?)?;
+    Ok(upgrade.max_message_size(MESSAGE_LEN_MAX).on_upgrade(|socket| attend(socket, console)))
+}
+
+async fn attend(mut socket: WebSocket, console: Arc<dyn Console>) {
+    let mut offset = 0;
+    loop {
+        tokio::select! {
+            chunk = output(&console, offset) => match chunk {
+                Some((from, bytes)) => {
+                    offset = from + bytes.len() as u64;
+                    if socket.send(Message::Binary(bytes.into())).await.is_err() {
+                        return;
+                    }
+                }
+                None => {
+                    let reason = "the machine has ended".into();
+                    let frame = CloseFrame { code: close_code::NORMAL, reason };
+                    // The client may have gone first.
+                    let _ = socket.send(Message::Close(Some(frame))).await;
+                    return;
+                }
+            },
+            message = socket.recv() => match message {
+                // Input beyond the guest's queue is dropped, as on a real line.
+                Some(Ok(Message::Binary(bytes))) => _ = console.write(&bytes),
+                Some(Ok(Message::Text(text))) => _ = console.write(text.as_bytes()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            },
+        }
+    }
+}
+
+/// Query of logs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// `GET /api/v1/vms/{name}/logs`.
+///
+/// # Errors
+/// A problem.
+pub async fn logs(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    query: Result<Query<Logs>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(Logs { tail, follow }) = query?;
+    let console = orchestrator.console(&VmName::try_from(name.as_str())?)?;
+    let (from, bytes) = console.read_from(0, usize::MAX);
+    let offset = from + bytes.len() as u64;
+    let shown = Bytes::copy_from_slice(last_lines(&bytes, tail));
+    let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    if !follow {
+        return Ok((kind, shown).into_response());
+    }
+    let first = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(shown)]);
+    let rest = futures_util::stream::unfold((console, offset), |(console, offset)| async move {
+        let (from, bytes) = output(&console, offset).await?;
+        let next = from + bytes.len() as u64;
+        Some((Ok(Bytes::from(bytes)), (console, next)))
+    });
+    Ok((kind, Body::from_stream(futures_util::StreamExt::chain(first, rest))).into_response())
+}
+
+fn last_lines(bytes: &[u8], count: Option<usize>) -> &[u8] {
+    let Some(count) = count else { return bytes };
+    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    match (count, breaks.map(|(at, _)| at).nth(count.saturating_sub(1))) {
+        (0, _) => &[],
+        (_, Some(at)) => &bytes[at + 1..],
+        (_, None) => bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_counts_lines() {
+        let text = b"a\nb\nc\n";
+        assert_eq!(last_lines(text, Some(2)), b"b\nc\n");
+        assert_eq!(last_lines(text, Some(9)), text);
+        assert_eq!(last_lines(text, Some(0)), b"");
+        assert_eq!(last_lines(text, None), text);
+        assert_eq!(last_lines(b"a\nb", Some(1)), b"b");
+    }
+}

@@ -1,0 +1,72 @@
+//! The model as the wire shows it, and back.
+
+use jiff::Timestamp;
+
+use crate::model::{Event, NewVm, Vm, VmName, VmSpec, VmState};
+use crate::wire::{BootStepView, BootView, CreateVm, EventView, VmView};
+
+use crate::api::error::Refusal;
+
+fn rfc3339(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
+}
+
+/// A VM for clients.
+pub fn vm(vm: &Vm) -> VmView {
+    let steps = vm.timeline.iter();
+    let steps = steps.map(|step| BootStepView { step: step.step.to_owned(), at_us: step.at_us });
+    VmView {
+        id: vm.id.0,
+        name: vm.name.to_string(),
+        status: vm.state.as_str().to_owned(),
+        reason: match &vm.state {
+            VmState::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        },
+        runtime: vm.runtime.clone(),
+        ip_address: vm.ip.to_string(),
+        mac_address: vm.mac.to_string(),
+        vsock_cid: vm.cid,
+        cpu_cores: vm.spec.vcpus,
+        memory_mb: vm.spec.memory_mib,
+        kernel_cmdline: vm.spec.kernel_cmdline.clone(),
+        console: vm.spec.console,
+        created_at: rfc3339(vm.created_at_ms),
+        updated_at: rfc3339(vm.updated_at_ms),
+        boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
+    }
+}
+
+/// A request as the engine takes it; limits are the engine's to check.
+///
+/// # Errors
+/// The name is none.
+pub fn new_vm(body: CreateVm) -> Result<NewVm, Refusal> {
+    Ok(NewVm {
+        name: VmName::try_from(body.name.as_str())?,
+        runtime: body.runtime.unwrap_or_else(|| "default".to_owned()),
+        spec: VmSpec {
+            vcpus: body.cpu_cores,
+            memory_mib: body.memory_mb,
+            kernel: body.kernel.map(Into::into),
+            initramfs: body.initramfs.map(Into::into),
+            kernel_cmdline: body.kernel_cmdline,
+            env: body.env,
+            console: body.console,
+        },
+    })
+}
+
+/// An event for clients.
+pub fn event(event: &Event) -> EventView {
+    EventView {
+        id: event.id,
+        kind: event.kind.as_str().to_owned(),
+        name: event.name.to_string(),
+        status: event.status.clone(),
+        ip_address: event.ip.to_string(),
+        mac_address: event.mac.to_string(),
+        timestamp: rfc3339(event.at_ms),
+        message: event.message.clone(),
+    }
+}

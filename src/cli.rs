@@ -1,0 +1,287 @@
+//! The command line as plain data. No effects, no defaults that depend on the machine.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A microVM engine in one process.
+#[derive(Debug, Parser)]
+#[command(name = "volantd", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without one, serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of serve.
+    #[command(flatten)]
+    pub serve: ServeFlags,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    Serve(ServeFlags),
+    /// Look at the configuration
+    Config {
+        /// What to do with it
+        #[arg(value_enum)]
+        show: ConfigVerb,
+        /// The flags that serve would get
+        #[command(flatten)]
+        flags: ServeFlags,
+    },
+    /// Talk to a running daemon
+    Ctl(CtlArgs),
+}
+
+/// What to do with the configuration.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ConfigVerb {
+    /// Print the one in effect
+    Show,
+}
+
+/// Flags of the daemon. Flags win over VOLANT_* variables, those over the file, that over defaults.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeFlags {
+    /// TOML file
+    #[arg(long, env = "VOLANT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Folder for the database, the token and images
+    #[arg(long, env = "VOLANT_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Unix socket of the API
+    #[arg(long, env = "VOLANT_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// TCP address of the API
+    #[arg(long, env = "VOLANT_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// File with the bearer token for TCP; made at the first start
+    #[arg(long, env = "VOLANT_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Default guest kernel
+    #[arg(long, env = "VOLANT_KERNEL")]
+    pub kernel: Option<PathBuf>,
+    /// Guest agent for the default initramfs
+    #[arg(long, env = "VOLANT_AGENT")]
+    pub agent: Option<PathBuf>,
+    /// Static busybox for the default initramfs
+    #[arg(long, env = "VOLANT_BUSYBOX")]
+    pub busybox: Option<PathBuf>,
+    /// Bridge for the guests
+    #[arg(long, env = "VOLANT_BRIDGE")]
+    pub bridge: Option<String>,
+    /// Subnet of the guests
+    #[arg(long, env = "VOLANT_SUBNET")]
+    pub subnet: Option<String>,
+    /// The bridge's address; the subnet's first if absent
+    #[arg(long, env = "VOLANT_HOST_IP")]
+    pub host_ip: Option<Ipv4Addr>,
+    /// Name servers told to guests
+    #[arg(long, env = "VOLANT_DNS", value_delimiter = ',')]
+    pub dns: Option<Vec<Ipv4Addr>>,
+    /// Deadline from start to the agent's answer
+    #[arg(long, env = "VOLANT_BOOT_TIMEOUT_MS")]
+    pub boot_timeout_ms: Option<u64>,
+    /// What a guest has to shut down
+    #[arg(long, env = "VOLANT_STOP_TIMEOUT_MS")]
+    pub stop_timeout_ms: Option<u64>,
+    /// Share of the host's memory that guests may have, in percent
+    #[arg(long, env = "VOLANT_MEMORY_PERCENT_MAX")]
+    pub memory_percent_max: Option<u8>,
+    /// Log filter, e.g. info or volantd=debug
+    #[arg(long, env = "VOLANT_LOG_LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// `volantd ctl`.
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// Daemon: unix:///path or http://host:port
+    #[arg(long, env = "VOLANT_HOST", global = true)]
+    pub host: Option<String>,
+    /// File with the bearer token
+    #[arg(long, env = "VOLANT_TOKEN_FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value = "table", env = "VOLANT_OUTPUT", global = true)]
+    pub output: Output,
+    /// What to do
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people
+    Table,
+    /// JSON for programs
+    Json,
+    /// YAML
+    Yaml,
+}
+
+/// Verbs of `ctl`.
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Create, look at, run and remove VMs
+    #[command(subcommand)]
+    Vms(VmsCommand),
+    /// Follow what happens, one event a line
+    Events {
+        /// Begin after this event
+        #[arg(long)]
+        since: Option<i64>,
+    },
+}
+
+/// Verbs on VMs.
+#[derive(Debug, Subcommand)]
+pub enum VmsCommand {
+    /// List all VMs
+    List,
+    /// Show one VM
+    Get {
+        /// Name of the VM
+        name: String,
+    },
+    /// Create a VM and start it
+    Create(CreateArgs),
+    /// Start a stopped VM
+    Start(ChangeArgs),
+    /// Shut a VM down
+    Stop(ChangeArgs),
+    /// Stop, then start
+    Restart(ChangeArgs),
+    /// Remove a VM and all that is its own
+    Delete {
+        /// Name of the VM
+        name: String,
+    },
+    /// Run a command in a VM; exits as the command does
+    Exec(ExecArgs),
+    /// Attach the terminal to the serial console; Ctrl-] detaches
+    Console {
+        /// Name of the VM
+        name: String,
+    },
+    /// Print the serial console's output
+    Logs {
+        /// Name of the VM
+        name: String,
+        /// Go on as more comes
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last lines
+        #[arg(long)]
+        tail: Option<usize>,
+    },
+    /// Show what the latest start took
+    Timeline {
+        /// Name of the VM
+        name: String,
+    },
+}
+
+/// Arguments of create.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// 1 to 63 of a-z, 0-9, -
+    pub name: String,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 1)]
+    pub cpu: u32,
+    /// Guest RAM in MiB
+    #[arg(long, default_value_t = 256)]
+    pub memory: u64,
+    /// Kernel on the daemon's host
+    #[arg(long)]
+    pub kernel: Option<String>,
+    /// Initramfs on the daemon's host
+    #[arg(long)]
+    pub initramfs: Option<String>,
+    /// Words for the kernel command line
+    #[arg(long, default_value = "")]
+    pub kernel_cmdline: String,
+    /// Environment, KEY=VALUE
+    #[arg(long, value_parser = key_value)]
+    pub env: Vec<(String, String)>,
+    /// No serial console
+    #[arg(long)]
+    pub no_console: bool,
+    /// Do not start it
+    #[arg(long)]
+    pub no_start: bool,
+    /// Wait until it runs
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 120)]
+    pub timeout: u64,
+}
+
+/// Arguments of start, stop and restart.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Name of the VM
+    pub name: String,
+    /// Wait until it is done
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 120)]
+    pub timeout: u64,
+}
+
+/// Arguments of exec.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Name of the VM
+    pub name: String,
+    /// Send stdin to the command
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Environment, KEY=VALUE
+    #[arg(long, value_parser = key_value)]
+    pub env: Vec<(String, String)>,
+    /// Working directory
+    #[arg(long)]
+    pub cwd: Option<String>,
+    /// User name, uid or uid:gid
+    #[arg(long)]
+    pub user: Option<String>,
+    /// Kill it after this many seconds
+    #[arg(long)]
+    pub timeout: Option<u64>,
+    /// The command
+    #[arg(required = true, last = true)]
+    pub argv: Vec<String>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_seeds_line_parses() {
+        let line = "volantd ctl vms create demo --cpu 2 --memory 512";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
+        let CtlCommand::Vms(VmsCommand::Create(create)) = command else { panic!("not create") };
+        assert_eq!((create.cpu, create.memory, create.wait), (2, 512, true));
+    }
+}

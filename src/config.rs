@@ -1,0 +1,173 @@
+//! Flags, variables and file resolved into one validated configuration: plain data.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::ServeFlags;
+
+/// Read when no other file is named and it exists.
+pub const FILE_DEFAULT: &str = "/etc/volant/volantd.toml";
+
+/// The configuration in effect; also the shape of the file, where every key is optional.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Folder for the database, the token and images.
+    pub state_dir: PathBuf,
+    /// Unix socket of the API.
+    pub socket: PathBuf,
+    /// TCP address of the API.
+    pub listen: SocketAddr,
+    /// File with the bearer token.
+    pub token_file: PathBuf,
+    /// Default guest kernel.
+    pub kernel: PathBuf,
+    /// Guest agent.
+    pub agent: PathBuf,
+    /// Static busybox.
+    pub busybox: PathBuf,
+    /// Bridge for the guests.
+    pub bridge: String,
+    /// Subnet of the guests.
+    pub subnet: String,
+    /// The bridge's address; the subnet's first if absent.
+    pub host_ip: Option<Ipv4Addr>,
+    /// Name servers told to guests.
+    pub dns: Vec<Ipv4Addr>,
+    /// Deadline from start to the agent's answer.
+    pub boot_timeout_ms: u64,
+    /// What a guest has to shut down.
+    pub stop_timeout_ms: u64,
+    /// Share of the host's memory that guests may have.
+    pub memory_percent_max: u8,
+    /// Log filter.
+    pub log_level: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    state_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    token_file: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    agent: Option<PathBuf>,
+    busybox: Option<PathBuf>,
+    bridge: Option<String>,
+    subnet: Option<String>,
+    host_ip: Option<Ipv4Addr>,
+    dns: Option<Vec<Ipv4Addr>>,
+    boot_timeout_ms: Option<u64>,
+    stop_timeout_ms: Option<u64>,
+    memory_percent_max: Option<u8>,
+    log_level: Option<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file named cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{path} is no configuration", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value is out of its range.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// Resolves: flags (which clap has merged with VOLANT_* variables), then the file, then systemd's
+/// folders, then defaults. `executable` is this program, beside which the agent is looked for.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigError> {
+    let file = read(flags.config.as_deref())?;
+    let flags = flags.clone();
+    let state_dir = flags.state_dir.or(file.state_dir);
+    let state_dir = state_dir.unwrap_or_else(|| systemd("STATE_DIRECTORY", "/var/lib/volant"));
+    let run_dir = systemd("RUNTIME_DIRECTORY", "/run/volant");
+    let beside = executable.with_file_name("volary");
+    let config = Config {
+        socket: flags.socket.or(file.socket).unwrap_or_else(|| run_dir.join("volant.sock")),
+        listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7777))),
+        token_file: flags.token_file.or(file.token_file).unwrap_or_else(|| state_dir.join("token")),
+        kernel: flags.kernel.or(file.kernel).unwrap_or_else(|| state_dir.join("kernel/vmlinux")),
+        agent: flags.agent.or(file.agent).unwrap_or(beside),
+        busybox: flags.busybox.or(file.busybox).unwrap_or_else(|| "/bin/busybox".into()),
+        bridge: flags.bridge.or(file.bridge).unwrap_or_else(|| "vbr0".to_owned()),
+        subnet: flags.subnet.or(file.subnet).unwrap_or_else(|| "192.168.127.0/24".to_owned()),
+        host_ip: flags.host_ip.or(file.host_ip),
+        dns: flags.dns.or(file.dns).unwrap_or_else(|| vec![Ipv4Addr::new(1, 1, 1, 1)]),
+        boot_timeout_ms: flags.boot_timeout_ms.or(file.boot_timeout_ms).unwrap_or(60_000),
+        stop_timeout_ms: flags.stop_timeout_ms.or(file.stop_timeout_ms).unwrap_or(10_000),
+        memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
+        log_level: flags.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
+        state_dir,
+    };
+    if config.bridge.is_empty() || 15 < config.bridge.len() || config.bridge.contains(['/', ' ']) {
+        return Err(ConfigError::Value(format!(
+            "bridge: {:?} is no interface name",
+            config.bridge
+        )));
+    }
+    if !(1..=100).contains(&config.memory_percent_max) {
+        return Err(ConfigError::Value("memory_percent_max: 1 to 100".to_owned()));
+    }
+    Ok(config)
+}
+
+fn read(named: Option<&Path>) -> Result<File, ConfigError> {
+    let path = named.unwrap_or(Path::new(FILE_DEFAULT));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(File::default());
+        }
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+/// A folder that systemd has made for the unit (systemd.exec, RuntimeDirectory=).
+fn systemd(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| default.into(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volantd.toml");
+        std::fs::write(&path, "bridge = \"vbr7\"\nsubnet = \"10.9.0.0/24\"\n").unwrap();
+        let flags = ServeFlags {
+            config: Some(path.clone()),
+            bridge: Some("vbr9".to_owned()),
+            ..ServeFlags::default()
+        };
+        let config = resolve(&flags, Path::new("/opt/volant/volantd")).unwrap();
+        assert_eq!((config.bridge.as_str(), config.subnet.as_str()), ("vbr9", "10.9.0.0/24"));
+        assert_eq!(config.stop_timeout_ms, 10_000);
+        assert_eq!(config.agent, Path::new("/opt/volant/volary"));
+        std::fs::write(&path, "bridgge = \"x\"\n").unwrap();
+        assert!(matches!(resolve(&flags, Path::new("/x")), Err(ConfigError::Parse { .. })));
+    }
+}

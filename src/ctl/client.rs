@@ -1,0 +1,227 @@
+//! One request at a time over the Unix socket or TCP.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::wire::Problem;
+
+const SOCKET_DEFAULT: &str = "/run/volant/volant.sock";
+const TCP_DEFAULT: &str = "127.0.0.1:7777";
+const TOKEN_OF_ROOT: &str = "/var/lib/volant/token";
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub struct Failure {
+    /// For stderr.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// docs/cli.md lists them.
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// A failure on this side.
+    pub fn local(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), hint: None, exit_code: 1 }
+    }
+
+    fn unreachable(place: &str, error: &dyn std::fmt::Display) -> Failure {
+        Failure {
+            message: format!("no daemon answers at {place}: {error}"),
+            hint: Some("start it with `volantd serve`, or name it with --host".to_owned()),
+            exit_code: 6,
+        }
+    }
+
+    fn of_problem(problem: Problem) -> Failure {
+        let exit_code = match problem.status {
+            400 | 422 => 2,
+            401 | 403 => 5,
+            404 => 3,
+            409 => 4,
+            504 => 7,
+            _ => 1,
+        };
+        Failure { message: problem.detail, hint: problem.hint, exit_code }
+    }
+}
+
+/// A stream to the daemon.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+#[derive(Debug)]
+enum Place {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+/// Where the daemon is and what opens it.
+#[derive(Debug)]
+pub struct Client {
+    place: Place,
+    token: Option<String>,
+}
+
+impl Client {
+    /// From `--host` and `--token-file`, else the Unix socket if it is there, else TCP with the
+    /// token of the user or of root.
+    ///
+    /// # Errors
+    /// `host` is no place, or the token file cannot be read.
+    pub fn new(host: Option<&str>, token_file: Option<&Path>) -> Result<Client, Failure> {
+        let place = match host {
+            Some(host) => match (host.strip_prefix("unix://"), host.strip_prefix("http://")) {
+                (Some(path), _) => Place::Unix(path.into()),
+                (_, Some(address)) => Place::Tcp(address.trim_end_matches('/').to_owned()),
+                _ => {
+                    return Err(Failure {
+                        exit_code: 2,
+                        ..Failure::local("--host: unix:///path or http://host:port")
+                    });
+                }
+            },
+            None if std::os::unix::net::UnixStream::connect(SOCKET_DEFAULT).is_ok() => {
+                Place::Unix(SOCKET_DEFAULT.into())
+            }
+            None => Place::Tcp(TCP_DEFAULT.to_owned()),
+        };
+        let token = match token_file {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| Failure {
+                exit_code: 5,
+                ..Failure::local(format!("{}: {error}", path.display()))
+            })?),
+            None => default_tokens().iter().find_map(|path| std::fs::read_to_string(path).ok()),
+        };
+        Ok(Client { place, token: token.map(|token| token.trim().to_owned()) })
+    }
+
+    /// How the daemon is named in messages and in the Host header.
+    fn name(&self) -> &str {
+        match &self.place {
+            Place::Unix(_) => "localhost",
+            Place::Tcp(address) => address,
+        }
+    }
+
+    /// A new stream to the daemon.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, Failure> {
+        let dialled: std::io::Result<Box<dyn Stream>> = match &self.place {
+            Place::Unix(path) => UnixStream::connect(path).await.map(|s| Box::new(s) as _),
+            Place::Tcp(address) => TcpStream::connect(address).await.map(|s| Box::new(s) as _),
+        };
+        let place = match &self.place {
+            Place::Unix(path) => path.display().to_string(),
+            Place::Tcp(address) => address.clone(),
+        };
+        dialled.map_err(|error| Failure::unreachable(&place, &error))
+    }
+
+    /// The URL of `path` for a WebSocket, and the Authorization header's value.
+    pub fn websocket(&self, path: &str) -> (String, Option<String>) {
+        let token = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        (format!("ws://{}{path}", self.name()), token)
+    }
+
+    /// Sends a request; an answer that is a problem becomes a failure.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        accept: &str,
+    ) -> Result<Response<Incoming>, Failure> {
+        let lost = |error: hyper::Error| Failure::local(format!("the daemon hung up: {error}"));
+        let stream = TokioIo::new(self.dial().await?);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(stream).await.map_err(lost)?;
+        // Lives as long as the answer is read; the runtime ends with the command.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header("host", self.name()).header("accept", accept);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
+        let request = request
+            .map_err(|error| Failure { exit_code: 2, ..Failure::local(error.to_string()) })?;
+        let answer = sender.send_request(request).await.map_err(lost)?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(lost)?.to_bytes();
+        Err(match serde_json::from_slice(&body) {
+            Ok(problem) => Failure::of_problem(problem),
+            Err(_) => Failure::local(format!("the daemon answered {status}")),
+        })
+    }
+
+    /// Sends a request and parses the answer.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl serde::Serialize>,
+    ) -> Result<T, Failure> {
+        let body = body.map(serde_json::to_vec).transpose();
+        let body = body.map_err(|error| Failure::local(error.to_string()))?;
+        let answer = self.send(method, path, body, "application/json").await?;
+        let bytes = answer.into_body().collect().await;
+        let bytes = bytes.map_err(|error| Failure::local(error.to_string()))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::local(format!("the daemon's answer is not understood: {error}"))
+        })
+    }
+
+    /// Follows server-sent events until the stream ends or `each` has had enough.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn events(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str, &str) -> Result<(), Failure>,
+    ) -> Result<u8, Failure> {
+        let answer = self.send(Method::GET, path, None, "text/event-stream").await?;
+        let mut parser = super::exec::SseParser::default();
+        let mut body = answer.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::local(error.to_string()))?;
+            for (kind, data) in parser.push(frame.data_ref().map_or(&[][..], |bytes| bytes)) {
+                each(&kind, &data)?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn default_tokens() -> Vec<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
+    let of_user = config.map(|folder| folder.join("volant/token"));
+    of_user.into_iter().chain([PathBuf::from(TOKEN_OF_ROOT)]).collect()
+}

@@ -1,0 +1,44 @@
+//! `volantd ctl`: an HTTP client. Knows nothing of the server but its wire format.
+
+mod client;
+mod console;
+mod exec;
+mod output;
+mod vms;
+
+use std::process::ExitCode;
+
+use crate::cli::{CtlArgs, CtlCommand};
+use client::{Client, Failure};
+
+/// Runs one command and ends with its exit code.
+#[expect(clippy::print_stderr, reason = "errors and hints are for the person at the terminal")]
+pub fn main(args: CtlArgs) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(Failure::local(error.to_string())),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            if let Some(hint) = &failure.hint {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+async fn run(args: CtlArgs) -> Result<u8, Failure> {
+    let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
+    match args.command {
+        CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
+        CtlCommand::Events { since } => {
+            let query = since.map_or(String::new(), |since| format!("?since={since}"));
+            let path = format!("/api/v1/events{query}");
+            client.events(&path, output::event(args.output)).await
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! stdout is data: tables for people, JSON and YAML for programs.
+#![expect(clippy::print_stdout, reason = "the output of commands")]
+
+use comfy_table::Table;
+
+use crate::cli::Output;
+use crate::ctl::client::Failure;
+use crate::wire::{EventView, VmView};
+
+/// Prints one value or a list.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn vms(output: Output, vms: &[VmView], single: bool) -> Result<(), Failure> {
+    let value = match vms {
+        [vm] if single => serde_json::to_value(vm),
+        vms => serde_json::to_value(vms),
+    };
+    let value = value.map_err(|error| Failure::local(error.to_string()))?;
+    match output {
+        Output::Json => println!("{value:#}"),
+        Output::Yaml => {
+            let text = serde_yaml_ng::to_string(&value);
+            print!("{}", text.map_err(|error| Failure::local(error.to_string()))?);
+        }
+        Output::Table => {
+            let mut table = Table::new();
+            table.set_header(["NAME", "STATUS", "IP", "CPU", "MEM", "CREATED", "REASON"]);
+            for vm in vms {
+                table.add_row([
+                    vm.name.clone(),
+                    vm.status.clone(),
+                    vm.ip_address.clone(),
+                    vm.cpu_cores.to_string(),
+                    vm.memory_mb.to_string(),
+                    vm.created_at.clone(),
+                    vm.reason.clone().unwrap_or_default(),
+                ]);
+            }
+            println!("{table}");
+        }
+    }
+    Ok(())
+}
+
+/// Prints the steps of the latest start.
+pub fn timeline(vm: &VmView) {
+    let mut last = 0;
+    for step in &vm.boot.steps {
+        let (at, took) = (ms(step.at_us), ms(step.at_us.saturating_sub(last)));
+        println!("{:<16} {at:>10} ms  (+{took} ms)", step.step);
+        last = step.at_us;
+    }
+    println!("{:<16} {:>10}", "KVM_RUN returns", vm.boot.exits);
+}
+
+fn ms(us: u64) -> String {
+    format!("{}.{:01}", us / 1000, us % 1000 / 100)
+}
+
+/// A printer of events, one a line.
+pub fn event(output: Output) -> impl FnMut(&str, &str) -> Result<(), Failure> {
+    move |_, data| {
+        if output != Output::Table {
+            println!("{data}");
+            return Ok(());
+        }
+        if let Ok(event) = serde_json::from_str::<EventView>(data) {
+            println!("{} {:<12} {:<20} {}", event.timestamp, event.kind, event.name, event.message);
+        }
+        Ok(())
+    }
+}

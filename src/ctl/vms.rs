@@ -1,0 +1,129 @@
+//! `volantd ctl vms ...`: one function for each verb.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
+use crate::ctl::client::{Client, Failure};
+use crate::ctl::{console, exec, output};
+use crate::wire::{CreateVm, VmView};
+
+const NO_BODY: Option<&()> = None;
+
+/// Runs a verb.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u8, Failure> {
+    match command {
+        VmsCommand::List => {
+            let vms: Vec<VmView> = client.json(Method::GET, "/api/v1/vms", NO_BODY).await?;
+            output::vms(form, &vms, false)?;
+        }
+        VmsCommand::Get { name } => output::vms(form, &[get(client, &name).await?], true)?,
+        VmsCommand::Create(args) => create(client, args, form).await?,
+        VmsCommand::Start(args) => change(client, args, "start", form).await?,
+        VmsCommand::Stop(args) => change(client, args, "stop", form).await?,
+        VmsCommand::Restart(args) => change(client, args, "restart", form).await?,
+        VmsCommand::Delete { name } => {
+            let spinner = spinner("deleting");
+            client.send(Method::DELETE, &path(&name, ""), None, "*/*").await?;
+            spinner.finish_and_clear();
+        }
+        VmsCommand::Exec(args) => return exec::run(client, args).await,
+        VmsCommand::Console { name } => return console::attach(client, &name).await,
+        VmsCommand::Logs { name, follow, tail } => logs(client, &name, follow, tail).await?,
+        VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),
+    }
+    Ok(0)
+}
+
+/// Path of a VM; the name is percent-encoded, so that the server sees what was typed.
+fn path(name: &str, rest: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let encoded: String = name
+        .as_bytes()
+        .iter()
+        .map(
+            |byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") },
+        )
+        .collect();
+    format!("/api/v1/vms/{encoded}{rest}")
+}
+
+async fn get(client: &Client, name: &str) -> Result<VmView, Failure> {
+    client.json(Method::GET, &path(name, ""), NO_BODY).await
+}
+
+/// Shown on a terminal only.
+fn spinner(message: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        spinner.set_style(style);
+    }
+    spinner.set_message(message);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), Failure> {
+    let body = CreateVm {
+        name: args.name,
+        runtime: None,
+        cpu_cores: args.cpu,
+        memory_mb: args.memory,
+        kernel: args.kernel,
+        initramfs: args.initramfs,
+        kernel_cmdline: args.kernel_cmdline,
+        env: args.env.into_iter().collect(),
+        console: !args.no_console,
+        start: !args.no_start,
+    };
+    let spinner = spinner("booting");
+    let timeout_ms = args.timeout.saturating_mul(1000);
+    let path = format!("/api/v1/vms?wait={}&timeout_ms={timeout_ms}", args.wait && !args.no_start);
+    let vm: Result<VmView, Failure> = client.json(Method::POST, &path, Some(&body)).await;
+    spinner.finish_and_clear();
+    output::vms(form, &[vm?], true)
+}
+
+async fn change(
+    client: &Client,
+    args: ChangeArgs,
+    verb: &'static str,
+    form: Output,
+) -> Result<(), Failure> {
+    let spinner = spinner(verb);
+    let timeout_ms = args.timeout.saturating_mul(1000);
+    let query = format!("/{verb}?wait={}&timeout_ms={timeout_ms}", args.wait);
+    let vm: Result<VmView, Failure> =
+        client.json(Method::POST, &path(&args.name, &query), NO_BODY).await;
+    spinner.finish_and_clear();
+    output::vms(form, &[vm?], true)
+}
+
+async fn logs(
+    client: &Client,
+    name: &str,
+    follow: bool,
+    tail: Option<usize>,
+) -> Result<(), Failure> {
+    let tail = tail.map_or(String::new(), |tail| format!("&tail={tail}"));
+    let path = path(name, &format!("/logs?follow={follow}{tail}"));
+    let mut body = client.send(Method::GET, &path, None, "text/plain").await?.into_body();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::local(error.to_string()))?;
+        let mut stdout = std::io::stdout().lock();
+        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|error| Failure::local(error.to_string()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Composition root: checks, parts in order, serve, drain in reverse.
+
+mod checks;
+mod token;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Auth, Listener};
+use crate::artifact;
+use crate::cli::ServeFlags;
+use crate::config::{self, Config};
+use crate::net::{NetConfig, Network, Subnet};
+use crate::orchestrator::{EngineConfig, Orchestrator};
+use crate::proxy;
+use crate::store::Store;
+use crate::telemetry;
+use crate::vmm::Hypervisor;
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn main(flags: &ServeFlags) -> ExitCode {
+    report(resolve(flags).and_then(|config| {
+        telemetry::install(&config.log_level)
+            .map_err(|error| anyhow::anyhow!("log_level: {error}"))?;
+        checks::run(&checks::Host::real(), &config)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(serve(config))
+    }))
+}
+
+/// Prints the configuration in effect.
+#[expect(clippy::print_stdout, reason = "the output of `config show`")]
+pub fn show_config(flags: &ServeFlags) -> ExitCode {
+    report(resolve(flags).and_then(|config| {
+        print!("{}", toml::to_string(&config)?);
+        Ok(())
+    }))
+}
+
+#[expect(clippy::print_stderr, reason = "one sentence for whoever started it")]
+fn report(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("volantd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn resolve(flags: &ServeFlags) -> Result<Config> {
+    let executable = std::env::current_exe().context("find this program")?;
+    Ok(config::resolve(flags, &executable)?)
+}
+
+async fn serve(config: Config) -> Result<()> {
+    make_folder(&config.state_dir)?;
+    let _lock = lock(&config.state_dir.join("lock"))?;
+    let token = token::load_or_make(&config.token_file)?;
+    let listeners = listen(&config).await?;
+    let orchestrator = open_engine(&config).await?;
+
+    let router = api::router(orchestrator.clone()).merge(proxy::router(orchestrator.clone()));
+    let router = api::protect(router, Auth::new(&token));
+    let shutdown = CancellationToken::new();
+    let servers = TaskTracker::new();
+    for listener in listeners {
+        servers.spawn(api::serve(listener, router.clone(), shutdown.clone()));
+    }
+    tracing::info!(socket = %config.socket.display(), listen = %config.listen, "ready");
+    // Absent without systemd.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping the guests");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let drained = async {
+        orchestrator.shut_down().await;
+        shutdown.cancel();
+        servers.close();
+        servers.wait().await;
+    };
+    tokio::select! {
+        () = drained => {}
+        _ = terminate.recv() => tracing::warn!("second signal: leaving at once"),
+        _ = interrupt.recv() => tracing::warn!("second signal: leaving at once"),
+    }
+    let _ = fs::remove_file(&config.socket);
+    Ok(())
+}
+
+async fn open_engine(config: &Config) -> Result<Orchestrator> {
+    let busybox = config.busybox.exists().then_some(config.busybox.as_path());
+    let images = config.state_dir.join("images");
+    let initramfs = artifact::default_initramfs(&images, &config.agent, busybox)?;
+    let subnet: Subnet = config.subnet.parse().context("subnet")?;
+    let host_ip = config.host_ip.unwrap_or(subnet.first_host());
+    let network = NetConfig { bridge: config.bridge.clone(), subnet, host_ip };
+    let network = Network::set_up(network).await.context("set up the network")?;
+    let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm")?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let hypervisor = Hypervisor::new(OwnedFd::from(kvm), cpus.div_ceil(2)).context("use KVM")?;
+    let store = Store::open(&config.state_dir.join("state.db"))?;
+    let engine = EngineConfig {
+        kernel: config.kernel.clone(),
+        initramfs,
+        boot_timeout: Duration::from_millis(config.boot_timeout_ms),
+        stop_timeout: Duration::from_millis(config.stop_timeout_ms),
+        dns: config.dns.clone(),
+        memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
+    };
+    Ok(Orchestrator::open(engine, store, network, hypervisor).await?)
+}
+
+fn host_memory_mib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.context("no MemTotal in /proc/meminfo")? / 1024)
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("make {}", path.display()))
+}
+
+/// Two daemons must not share a state folder.
+fn lock(path: &Path) -> Result<fs::File> {
+    let file = fs::File::create(path).with_context(|| format!("make {}", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!(
+            "another volantd uses this state folder; stop it, or give this one its own --state-dir"
+        );
+    }
+    Ok(file)
+}
+
+async fn listen(config: &Config) -> Result<Vec<Listener>> {
+    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("{} cannot be listened on; is another program using the port?", config.listen)
+    })?;
+    let folder = config.socket.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    if config.socket.exists() {
+        if std::os::unix::net::UnixStream::connect(&config.socket).is_ok() {
+            bail!("another daemon answers on {}", config.socket.display());
+        }
+        fs::remove_file(&config.socket).context("remove a stale socket")?;
+    }
+    let socket = &config.socket;
+    let unix = UnixListener::bind(socket).with_context(|| format!("bind {}", socket.display()))?;
+    fs::set_permissions(&config.socket, fs::Permissions::from_mode(0o660))?;
+    Ok(vec![Listener::Unix(unix), Listener::Tcp(tcp)])
+}

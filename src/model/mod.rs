@@ -1,0 +1,31 @@
+//! The nouns of the domain: validated, free of I/O, known to every layer above.
+//!
+//! Deliberately not serializable: `store` and `api` convert at their own edge, so that neither the
+//! database nor the wire format can leak inwards.
+
+mod event;
+mod name;
+mod vm;
+
+pub use event::{Event, EventKind};
+pub use name::{InvalidName, VmName};
+pub use vm::{BootStep, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
+
+/// Who must act on a failure. The only thing that skins (REST, ctl, ...) look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller sent something that can never work.
+    Invalid,
+    /// The thing named does not exist.
+    NotFound,
+    /// The thing named is in a state that forbids this now.
+    Conflict,
+    /// A limit of the host or the configuration is reached.
+    Exhausted,
+    /// A peer (guest, agent) does not answer now; trying again may help.
+    Unavailable,
+    /// The deadline that the caller or the configuration set has passed.
+    Timeout,
+    /// A fault of the daemon or its host; the chain is in the log.
+    Internal,
+}

@@ -1,0 +1,196 @@
+//! The VM: what the user asked for, and what is true of it now.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::model::VmName;
+
+/// A VM's number: never used again after the VM is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VmId(pub i64);
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What the user asked for. Checked by [`VmSpec::validate`] before it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Virtual CPUs, 1 to [`VmSpec::VCPUS_MAX`].
+    pub vcpus: u32,
+    /// Guest RAM in MiB, at least [`VmSpec::MEMORY_MIB_MIN`].
+    pub memory_mib: u64,
+    /// Kernel to boot; the configured default if absent.
+    pub kernel: Option<PathBuf>,
+    /// Initramfs to boot; the default runtime's if absent.
+    pub initramfs: Option<PathBuf>,
+    /// Words appended to the kernel command line.
+    pub kernel_cmdline: String,
+    /// Environment of everything the agent starts.
+    pub env: BTreeMap<String, String>,
+    /// Whether the guest gets a serial console.
+    pub console: bool,
+}
+
+/// Why a specification was refused; `field` is the name on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidSpec {
+    /// The offending field.
+    pub field: &'static str,
+    /// What is wrong with it and what is allowed.
+    pub reason: String,
+}
+
+impl VmSpec {
+    /// As many vCPUs as one MP table and the tests cover.
+    pub const VCPUS_MAX: u32 = 32;
+    /// Below this the default guest cannot unpack its initramfs.
+    pub const MEMORY_MIB_MIN: u64 = 64;
+    /// The guest's address space is laid out for at most this much.
+    pub const MEMORY_MIB_MAX: u64 = 1024 * 1024;
+    /// Room on the kernel command line after the daemon's own words.
+    pub const KERNEL_CMDLINE_LEN_MAX: usize = 1024;
+    /// Variables and bytes of environment.
+    pub const ENV_MAX: usize = 256;
+
+    /// Checks every limit that does not depend on the host.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let refuse = |field, reason| Err(InvalidSpec { field, reason });
+        if self.vcpus < 1 || VmSpec::VCPUS_MAX < self.vcpus {
+            let reason = format!("1 to {} vCPUs, not {}", VmSpec::VCPUS_MAX, self.vcpus);
+            return refuse("cpu_cores", reason);
+        }
+        if self.memory_mib < VmSpec::MEMORY_MIB_MIN || VmSpec::MEMORY_MIB_MAX < self.memory_mib {
+            let (min, max) = (VmSpec::MEMORY_MIB_MIN, VmSpec::MEMORY_MIB_MAX);
+            return refuse("memory_mb", format!("{min} to {max} MiB, not {}", self.memory_mib));
+        }
+        if VmSpec::KERNEL_CMDLINE_LEN_MAX < self.kernel_cmdline.len()
+            || !self.kernel_cmdline.chars().all(|c| matches!(c, ' '..='~'))
+        {
+            let max = VmSpec::KERNEL_CMDLINE_LEN_MAX;
+            return refuse("kernel_cmdline", format!("at most {max} printable ASCII characters"));
+        }
+        let bad_name = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+        if VmSpec::ENV_MAX < self.env.len()
+            || self.env.iter().any(|(name, value)| bad_name(name) || value.contains('\0'))
+        {
+            let reason = format!("at most {} variables, names without '='", VmSpec::ENV_MAX);
+            return refuse("env", reason);
+        }
+        Ok(())
+    }
+}
+
+/// Where a VM is in its life.
+///
+/// ```text
+///            create                    agent answers
+///   (none) ────────▶ Starting ───────────────────────▶ Running
+///                      ▲  │ fault, deadline               │ stop
+///                start │  ▼                               ▼
+///                    Stopped ◀───────────────────────── Stopping
+///                      ▲    guest powers off, resets, stops
+///                      │ (start, as from Stopped)
+///                    Failed{reason} ◀── fault, panic while Starting or Running
+///   any ── delete ──▶ Deleting ──▶ (none)
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VmState {
+    /// A machine is being built or is booting; the agent has not answered yet.
+    Starting,
+    /// The agent has answered.
+    Running,
+    /// A stop was asked for; the guest has a deadline to go.
+    Stopping,
+    /// No machine. The record, its address and its disks stay.
+    Stopped,
+    /// No machine, and not by anyone's wish.
+    Failed {
+        /// One sentence for the user.
+        reason: String,
+    },
+    /// Everything of it is being removed.
+    Deleting,
+}
+
+impl VmState {
+    /// The word used on the wire and in the store.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            VmState::Starting => "starting",
+            VmState::Running => "running",
+            VmState::Stopping => "stopping",
+            VmState::Stopped => "stopped",
+            VmState::Failed { .. } => "failed",
+            VmState::Deleting => "deleting",
+        }
+    }
+}
+
+/// What `create` stores before anything else exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVm {
+    /// Unique name.
+    pub name: VmName,
+    /// What it runs.
+    pub spec: VmSpec,
+    /// The class of workload; `default` until plugins say otherwise.
+    pub runtime: String,
+}
+
+/// One step of a start, for the boot timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootStep {
+    /// Stable snake_case word, e.g. `agent_ready`.
+    pub step: &'static str,
+    /// Microseconds since the request was accepted.
+    pub at_us: u64,
+}
+
+/// The record of a VM as the orchestrator shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// Number.
+    pub id: VmId,
+    /// Name.
+    pub name: VmName,
+    /// What it runs.
+    pub spec: VmSpec,
+    /// The class of workload.
+    pub runtime: String,
+    /// Where it is in its life.
+    pub state: VmState,
+    /// Leased address, for as long as the record lives.
+    pub ip: Ipv4Addr,
+    /// Address of its network card.
+    pub mac: Mac,
+    /// vsock context id, at least 3.
+    pub cid: u32,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+    /// Steps of the latest start; empty when the daemon has not started it itself.
+    pub timeline: Vec<BootStep>,
+    /// KVM_RUN returns of the latest start until the agent answered; 0 before.
+    pub boot_exits: u64,
+}

@@ -1,0 +1,130 @@
+//! Refusals and failures, as every skin sees them.
+
+use crate::agent::AgentError;
+use crate::artifact::ArtifactError;
+use crate::model::{InvalidSpec, Kind};
+use crate::store::StoreError;
+
+/// A refusal or failure. Skins look at [`Error::kind`], [`Error::code`], [`Error::hint`] and the
+/// Display text only.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No VM of that name.
+    #[error("there is no VM {0:?}")]
+    NotFound(String),
+    /// A VM of that name exists.
+    #[error("a VM called {0:?} exists")]
+    NameTaken(String),
+    /// The specification breaks a rule.
+    #[error(transparent)]
+    Spec(#[from] InvalidSpec),
+    /// A file that the VM needs cannot be used.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The VM's state forbids it.
+    #[error("the VM is {state}: {what}")]
+    State {
+        /// Its state.
+        state: &'static str,
+        /// What cannot be done now.
+        what: &'static str,
+    },
+    /// The VM has too many changes waiting.
+    #[error("the VM has too many changes waiting")]
+    Busy,
+    /// Every address is leased.
+    #[error("every address of the subnet is leased")]
+    NoAddress,
+    /// The guests' memory would exceed the share of the host's that they may have.
+    #[error("{wanted_mib} MiB more would exceed the {allowed_mib} MiB that guests may have")]
+    NoMemory {
+        /// What the VM wants.
+        wanted_mib: u64,
+        /// What all guests may have.
+        allowed_mib: u64,
+    },
+    /// The VM was started and did not get to running.
+    #[error("the VM did not start: {0}")]
+    StartFailed(String),
+    /// The guest's agent does not do what it is asked.
+    #[error("the guest's agent does not answer as it should")]
+    Agent(#[source] AgentError),
+    /// Nothing listens on that port in the guest.
+    #[error("nothing in the guest listens on port {0}")]
+    PortClosed(u16),
+    /// The deadline for waiting has passed; the change goes on.
+    #[error("the wait is over; the change goes on")]
+    WaitTimeout,
+    /// The daemon is on its way down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+    /// The database failed.
+    #[error("the database failed")]
+    Store(#[source] StoreError),
+    /// A fault of the daemon.
+    #[error("internal fault: {0}")]
+    Internal(&'static str),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::NoAddress => Error::NoAddress,
+            other => Error::Store(other),
+        }
+    }
+}
+
+impl Error {
+    /// Who must act.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::NotFound(_) => Kind::NotFound,
+            Error::NameTaken(_) | Error::State { .. } => Kind::Conflict,
+            Error::Spec(_) | Error::Artifact(ArtifactError::Unusable { .. }) => Kind::Invalid,
+            Error::Busy | Error::ShuttingDown | Error::Agent(_) | Error::PortClosed(_) => {
+                Kind::Unavailable
+            }
+            Error::NoAddress | Error::NoMemory { .. } => Kind::Exhausted,
+            Error::WaitTimeout => Kind::Timeout,
+            Error::StartFailed(_)
+            | Error::Artifact(ArtifactError::Host { .. })
+            | Error::Store(_)
+            | Error::Internal(_) => Kind::Internal,
+        }
+    }
+
+    /// Stable code; docs/http-status.md lists them.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::NotFound(_) => "vm_not_found",
+            Error::NameTaken(_) => "vm_exists",
+            Error::Spec(_) => "invalid_spec",
+            Error::Artifact(_) => "invalid_artifact",
+            Error::State { .. } => "vm_state",
+            Error::Busy => "vm_busy",
+            Error::NoAddress => "addresses_exhausted",
+            Error::NoMemory { .. } => "host_memory_exhausted",
+            Error::StartFailed(_) => "vm_start_failed",
+            Error::Agent(_) => "agent_unreachable",
+            Error::PortClosed(_) => "port_closed",
+            Error::WaitTimeout => "wait_timeout",
+            Error::ShuttingDown => "shutting_down",
+            Error::Store(_) => "store_failed",
+            Error::Internal(_) => "internal",
+        }
+    }
+
+    /// What the user can do about it, if there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::NotFound(_) => Some("`volantd ctl vms list` shows the VMs there are"),
+            Error::NameTaken(_) => Some("choose another name, or delete that VM first"),
+            Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
+            Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),
+            Error::WaitTimeout => Some("look again later, or wait longer with timeout_ms"),
+            Error::NoAddress => Some("delete a VM, or configure a larger subnet"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Who may change a VM, in which order, and what happens after a crash. One public handle.
+//!
+//! Every VM has a driver task, its only writer. Callers send it a command and wait for the answer.
+
+mod cmdline;
+mod driver;
+mod error;
+mod machine;
+mod policy;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+use volant_protocol::AGENT_PORT;
+
+use crate::agent::{self, AgentError, StreamObject};
+use crate::artifact;
+use crate::model::{Event, EventKind, NewVm, Vm, VmName, VmState};
+use crate::net::Network;
+use crate::store::{Store, StoreError};
+use crate::vmm::{Hypervisor, Vsock};
+use driver::{Command, Driver};
+use machine::Live;
+use policy::Change;
+
+pub use crate::agent::{Exec, ExecInput, ExecOutput, ExecSender};
+pub use crate::vmm::Console;
+pub use error::Error;
+pub use volant_protocol::{ExecRequest, ExecStatus};
+
+/// Changes of one VM that wait.
+const COMMANDS_MAX: usize = 16;
+/// Events that a slow subscriber may lag behind before it must catch up from the store.
+const EVENTS_LAG_MAX: usize = 1024;
+
+/// What the engine is told at start.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Default kernel.
+    pub kernel: PathBuf,
+    /// Default initramfs.
+    pub initramfs: PathBuf,
+    /// Deadline from start to the agent's answer.
+    pub boot_timeout: Duration,
+    /// What a guest has between the request to shut down and its end.
+    pub stop_timeout: Duration,
+    /// Name servers told to guests.
+    pub dns: Vec<std::net::Ipv4Addr>,
+    /// MiB that all guests may be given in sum.
+    pub memory_mib_max: u64,
+}
+
+/// Whether a call returns before the VM has got there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Return as soon as the intent is stored.
+    Accepted,
+    /// Return when the VM has got there or failed, at the latest after the time given. When it is
+    /// over the error is a timeout; the change goes on.
+    Done(Duration),
+}
+
+/// What is shared by the handle and the drivers.
+#[derive(Debug)]
+pub struct Shared {
+    config: EngineConfig,
+    store: Store,
+    network: Network,
+    hypervisor: Hypervisor,
+    vms: RwLock<BTreeMap<VmName, Arc<Handle>>>,
+    events: broadcast::Sender<Arc<Event>>,
+    drivers: TaskTracker,
+    closing: AtomicBool,
+}
+
+/// One VM as the registry knows it.
+#[derive(Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    vm: watch::Receiver<Vm>,
+    live: Mutex<LiveParts>,
+}
+
+#[derive(Default)]
+struct LiveParts {
+    vsock: Option<Vsock>,
+    console: Option<Arc<dyn Console>>,
+}
+
+impl std::fmt::Debug for LiveParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveParts").field("live", &self.vsock.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn parts(&self) -> MutexGuard<'_, LiveParts> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, live: &Live) {
+        if let Some(machine) = live.machine() {
+            let parts =
+                LiveParts { vsock: Some(machine.vsock()), console: Some(machine.console()) };
+            *self.parts() = parts;
+        }
+    }
+
+    /// The machine has ended; its console stays readable.
+    fn withdraw(&self) {
+        self.parts().vsock = None;
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An error and its causes in one line, for logs and reasons.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl Shared {
+    fn publish(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.events.send(Arc::new(event));
+    }
+
+    fn forget(&self, vm: &Vm) {
+        self.vms.write().unwrap_or_else(PoisonError::into_inner).remove(&vm.name);
+    }
+
+    fn handles(&self) -> Vec<Arc<Handle>> {
+        self.vms.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Guests that have, or are getting, a machine count.
+    fn admit_memory(&self, wanted_mib: u64) -> Result<(), Error> {
+        let has_machine =
+            |vm: &Vm| matches!(vm.state, VmState::Starting | VmState::Running | VmState::Stopping);
+        let handles = self.handles();
+        let used: u64 = handles
+            .iter()
+            .map(|handle| handle.vm.borrow())
+            .filter(|vm| has_machine(vm))
+            .map(|vm| vm.spec.memory_mib)
+            .sum();
+        let allowed_mib = self.config.memory_mib_max;
+        if allowed_mib < used.saturating_add(wanted_mib) {
+            return Err(Error::NoMemory { wanted_mib, allowed_mib });
+        }
+        Ok(())
+    }
+}
+
+/// The one handle by which anything changes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Orchestrator {
+    shared: Arc<Shared>,
+}
+
+impl Orchestrator {
+    /// Takes the parts, finishes or undoes what a crash has left, and is ready.
+    ///
+    /// # Errors
+    /// The store does not let it.
+    pub async fn open(
+        config: EngineConfig,
+        store: Store,
+        network: Network,
+        hypervisor: Hypervisor,
+    ) -> Result<Orchestrator, Error> {
+        let (events, _) = broadcast::channel(EVENTS_LAG_MAX);
+        let shared = Arc::new(Shared {
+            config,
+            store,
+            network,
+            hypervisor,
+            vms: RwLock::default(),
+            events,
+            drivers: TaskTracker::new(),
+            closing: AtomicBool::new(false),
+        });
+        let this = Orchestrator { shared };
+        for vm in reconcile(&this.shared.store).await? {
+            this.adopt(vm, None);
+        }
+        Ok(this)
+    }
+
+    fn adopt(&self, vm: Vm, first: Option<Command>) -> Arc<Handle> {
+        let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+        let name = vm.name.clone();
+        let (published, watched) = watch::channel(vm);
+        let handle = Arc::new(Handle { commands, vm: watched, live: Mutex::default() });
+        let driver = Driver {
+            shared: Arc::clone(&self.shared),
+            handle: Arc::clone(&handle),
+            vm: published,
+            commands: queue,
+            live: None,
+        };
+        let mut vms = self.shared.vms.write().unwrap_or_else(PoisonError::into_inner);
+        vms.insert(name, Arc::clone(&handle));
+        self.shared.drivers.spawn(driver.run(first));
+        handle
+    }
+
+    fn find(&self, name: &VmName) -> Result<Arc<Handle>, Error> {
+        let vms = self.shared.vms.read().unwrap_or_else(PoisonError::into_inner);
+        vms.get(name).cloned().ok_or_else(|| Error::NotFound(name.to_string()))
+    }
+
+    /// Creates a VM and, if `start`, starts it.
+    ///
+    /// # Errors
+    /// [`Error`]; a refused VM leaves nothing behind.
+    pub async fn create(&self, new: NewVm, start: bool, wait: Wait) -> Result<Vm, Error> {
+        self.open_for_changes()?;
+        new.spec.validate()?;
+        let config = &self.shared.config;
+        artifact::open_kernel(new.spec.kernel.as_ref().unwrap_or(&config.kernel))?;
+        artifact::open_initramfs(new.spec.initramfs.as_ref().unwrap_or(&config.initramfs))?;
+        if start {
+            self.shared.admit_memory(new.spec.memory_mib)?;
+        }
+        let this = self.clone();
+        // A task of its own: a caller that hangs up between store and registry must not lose a VM.
+        let created = tokio::spawn(async move { this.insert(new, start).await });
+        let (vm, answers) = created.await.map_err(|_| Error::Internal("create panicked"))??;
+        match answers {
+            Some(answers) => answers.wait(wait).await,
+            None => Ok(vm),
+        }
+    }
+
+    async fn insert(&self, new: NewVm, start: bool) -> Result<(Vm, Option<Answers>), Error> {
+        let network = self.shared.network.config().clone();
+        let name = new.name.clone();
+        let state = if start { VmState::Starting } else { VmState::Stopped };
+        let choose = move |used: &_| network.subnet.first_free(network.host_ip, used);
+        let stored = self.shared.store.create_vm(new, state, now_ms(), choose).await;
+        let (vm, event) = stored.map_err(|error| match error {
+            StoreError::NameTaken => Error::NameTaken(name.to_string()),
+            other => other.into(),
+        })?;
+        let (command, answers) = command(Change::Start);
+        self.adopt(vm.clone(), start.then_some(command));
+        self.shared.publish(event);
+        Ok((vm, start.then_some(answers)))
+    }
+
+    fn open_for_changes(&self) -> Result<(), Error> {
+        // ORDER: a late change is refused by its driver's end as well.
+        let closing = self.shared.closing.load(Ordering::Acquire);
+        if closing { Err(Error::ShuttingDown) } else { Ok(()) }
+    }
+
+    async fn change(&self, name: &VmName, change: Change, wait: Wait) -> Result<Vm, Error> {
+        self.open_for_changes()?;
+        let handle = self.find(name)?;
+        let (command, answers) = command(change);
+        handle.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::NotFound(name.to_string()),
+        })?;
+        answers.wait(wait).await
+    }
+
+    /// All VMs by name.
+    pub fn list(&self) -> Vec<Vm> {
+        self.shared.handles().iter().map(|handle| handle.vm.borrow().clone()).collect()
+    }
+
+    /// One VM.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn get(&self, name: &VmName) -> Result<Vm, Error> {
+        Ok(self.find(name)?.vm.borrow().clone())
+    }
+
+    /// Starts a stopped or failed VM.
+    ///
+    /// # Errors
+    /// Conflict when it is not stopped.
+    pub async fn start(&self, name: &VmName, wait: Wait) -> Result<Vm, Error> {
+        self.change(name, Change::Start, wait).await
+    }
+
+    /// Stops a VM: asks the agent, then ends the machine. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn stop(&self, name: &VmName, wait: Wait) -> Result<Vm, Error> {
+        self.change(name, Change::Stop, wait).await
+    }
+
+    /// Stop, then start, as one change.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn restart(&self, name: &VmName, wait: Wait) -> Result<Vm, Error> {
+        self.change(name, Change::Restart, wait).await
+    }
+
+    /// Ends the machine and removes everything of the VM. Returns when it is gone.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn delete(&self, name: &VmName) -> Result<(), Error> {
+        let wait = Wait::Done(Driver::stop_budget(&self.shared));
+        self.change(name, Change::Delete, wait).await.map(drop)
+    }
+
+    async fn agent(&self, name: &VmName) -> Result<machine::GuestStream, Error> {
+        let handle = self.find(name)?;
+        let state = handle.vm.borrow().state.clone();
+        let vsock = handle.parts().vsock.clone();
+        match (state, vsock) {
+            (VmState::Running, Some(vsock)) => machine::connect(&vsock, AGENT_PORT)
+                .await
+                .map_err(|error| Error::Agent(AgentError::Io(error))),
+            (state, _) => Err(Error::State { state: state.as_str(), what: "it is not running" }),
+        }
+    }
+
+    /// Starts a process in a running VM.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn exec(&self, name: &VmName, request: &ExecRequest) -> Result<Exec, Error> {
+        agent::exec(self.agent(name).await?, request).await.map_err(Error::Agent)
+    }
+
+    /// A stream to the agent's HTTP server.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn agent_stream(&self, name: &VmName) -> Result<Box<dyn StreamObject>, Error> {
+        Ok(Box::new(self.agent(name).await?))
+    }
+
+    /// A stream to a TCP port on the guest's loopback.
+    ///
+    /// # Errors
+    /// [`Error::PortClosed`] when nothing listens there.
+    pub async fn tcp_stream(
+        &self,
+        name: &VmName,
+        port: u16,
+    ) -> Result<Box<dyn StreamObject>, Error> {
+        agent::tcp(self.agent(name).await?, port).await.map_err(|error| match error {
+            AgentError::Refused { status: 502, .. } => Error::PortClosed(port),
+            other => Error::Agent(other),
+        })
+    }
+
+    /// The serial console of a VM: of its live machine, or of its last one since the daemon started.
+    ///
+    /// # Errors
+    /// Conflict when it has none.
+    pub fn console(&self, name: &VmName) -> Result<Arc<dyn Console>, Error> {
+        let handle = self.find(name)?;
+        let console = handle.parts().console.clone();
+        let state = handle.vm.borrow().state.as_str();
+        console.ok_or(Error::State { state, what: "it has not been started by this daemon" })
+    }
+
+    /// Live events; a receiver that lags is told so and can catch up by [`Orchestrator::events_since`].
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.shared.events.subscribe()
+    }
+
+    /// Stored events after `id`, oldest first, at most `limit`; the flag says that older ones
+    /// after `id` have been dropped.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn events_since(&self, id: i64, limit: usize) -> Result<(Vec<Event>, bool), Error> {
+        Ok(self.shared.store.events_since(id, limit).await?)
+    }
+
+    /// Asks all guests to shut down and ends those that do not within the stop timeout. New
+    /// changes are refused from now on.
+    pub async fn shut_down(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        let mut stops = tokio::task::JoinSet::new();
+        for handle in self.shared.handles() {
+            let budget = Driver::stop_budget(&self.shared);
+            stops.spawn(async move {
+                let (command, answers) = command(Change::Stop);
+                if handle.commands.send(command).await.is_ok() {
+                    let _ = answers.wait(Wait::Done(budget)).await;
+                }
+            });
+        }
+        stops.join_all().await;
+    }
+}
+
+/// The caller's end of a [`Command`].
+struct Answers {
+    accepted: oneshot::Receiver<Result<Vm, Error>>,
+    done: oneshot::Receiver<Result<Vm, Error>>,
+}
+
+fn command(change: Change) -> (Command, Answers) {
+    let (accepted, was_accepted) = oneshot::channel();
+    let (done, is_done) = oneshot::channel();
+    let answers = Answers { accepted: was_accepted, done: is_done };
+    (Command { change, accepted, done }, answers)
+}
+
+impl Answers {
+    async fn wait(self, wait: Wait) -> Result<Vm, Error> {
+        let lost = || Error::Internal("the VM's driver is gone");
+        let both = async {
+            let vm = self.accepted.await.map_err(|_| lost())??;
+            match wait {
+                Wait::Accepted => Ok(vm),
+                Wait::Done(_) => self.done.await.map_err(|_| lost())?,
+            }
+        };
+        match wait {
+            Wait::Accepted => both.await,
+            Wait::Done(limit) => {
+                tokio::time::timeout(limit, both).await.unwrap_or(Err(Error::WaitTimeout))
+            }
+        }
+    }
+}
+
+/// Brings every row to a true state: no machine survives the daemon.
+async fn reconcile(store: &Store) -> Result<Vec<Vm>, Error> {
+    let mut vms = Vec::new();
+    for vm in store.list_vms().await? {
+        match vm.state {
+            VmState::Stopped | VmState::Failed { .. } => vms.push(vm),
+            VmState::Deleting => {
+                store.delete_vm(vm.id, now_ms()).await?;
+            }
+            VmState::Starting | VmState::Running | VmState::Stopping => {
+                let message = "the daemon ended while the VM was up".to_owned();
+                let state = VmState::Stopped;
+                let kind = EventKind::Stopped;
+                let changed = store.set_state(vm.id, state, kind, message, now_ms()).await?;
+                vms.extend(changed.map(|(vm, _)| vm));
+            }
+        }
+    }
+    Ok(vms)
+}
+
+#[cfg(test)]
+mod tests;

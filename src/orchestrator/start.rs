@@ -1,0 +1,151 @@
+//! From a stored intent to a guest whose agent has answered, in phases. Dropping the future at any
+//! phase undoes what it had made: every resource has an owner that cleans up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use volant_protocol::{GuestConfig, HOST_PORT, NetworkConfig};
+
+use crate::agent;
+use crate::artifact;
+use crate::model::{BootStep, Vm};
+use crate::net::Port;
+use crate::orchestrator::machine::{Live, accept};
+use crate::orchestrator::{Shared, cmdline};
+use crate::vmm::{BootProtocol, Console, Exit, NetSpec, Spec};
+
+/// Bytes of the console quoted when a guest does not come up.
+const CONSOLE_TAIL_LEN: usize = 200;
+
+/// A guest that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Its machine.
+    pub live: Live,
+    /// How the machine ends.
+    pub exit: oneshot::Receiver<Exit>,
+    /// What took how long.
+    pub timeline: Vec<BootStep>,
+    /// KVM_RUN returns until the agent answered.
+    pub exits: u64,
+}
+
+struct Clock {
+    began: Instant,
+    steps: Vec<BootStep>,
+}
+
+impl Clock {
+    fn mark(&mut self, step: &'static str) {
+        let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.steps.push(BootStep { step, at_us });
+    }
+}
+
+/// Starts `vm`. `publish` gets the machine's console and vsock as soon as they exist.
+///
+/// # Errors
+/// One sentence for the user.
+pub async fn run(
+    shared: &Shared,
+    vm: &Vm,
+    began: Instant,
+    publish: impl Fn(&Live),
+) -> Result<Started, String> {
+    let mut clock = Clock { began, steps: Vec::new() };
+    clock.mark("stored");
+    let spec = &vm.spec;
+    let kernel = spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
+    let initramfs = spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
+    let open = |error: artifact::ArtifactError| error.to_string();
+    let (kernel, initramfs) = (
+        artifact::open_kernel(kernel).map_err(open)?,
+        artifact::open_initramfs(initramfs).map_err(open)?,
+    );
+    clock.mark("files_open");
+    let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
+    let tap = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
+    clock.mark("tap_ready");
+    let machine = Spec {
+        label: vm.id.to_string(),
+        vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
+        memory_mib: spec.memory_mib,
+        kernel,
+        initramfs: Some(initramfs),
+        cmdline: cmdline::for_spec(spec),
+        boot_protocol: BootProtocol::Auto,
+        console: spec.console,
+        cid: vm.cid,
+        net: Some(NetSpec { tap, mac: vm.mac.0 }),
+    };
+    let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
+    clock.mark("machine_built");
+    let Some(machine) = live.machine() else { return Err("no machine".to_owned()) };
+    let vsock = machine.vsock();
+    let mut listener = vsock.listen(HOST_PORT).map_err(|error| error.to_string())?;
+    publish(&live);
+    machine.resume();
+    clock.mark("vcpus_started");
+    let config = guest_config(shared, vm);
+    let answered = async {
+        let stream = accept(&mut listener).await.map_err(|error| error.to_string())?;
+        clock.mark("agent_connected");
+        agent::configure(stream, &config).await.map_err(|error| super::chain(&error))?;
+        clock.mark("agent_ready");
+        Ok::<(), String>(())
+    };
+    let limit = shared.config.boot_timeout;
+    let outcome = tokio::select! {
+        ended = &mut exit => Err(format!("the guest ended while booting: {}", reason(ended.ok()))),
+        outcome = answered => outcome,
+        () = tokio::time::sleep(limit) => Err(format!("the agent did not answer in {} s", limit.as_secs())),
+    };
+    if let Err(text) = outcome {
+        let tail = console_tail(&machine.console());
+        live.stop().await;
+        return Err(if tail.is_empty() {
+            text
+        } else {
+            format!("{text}; its console ends: {tail}")
+        });
+    }
+    let exits = machine.stats().exits;
+    Ok(Started { live, exit, timeline: clock.steps, exits })
+}
+
+/// One sentence for the end of a machine.
+pub fn reason(exit: Option<Exit>) -> String {
+    match exit {
+        Some(Exit::PowerOff) => "the guest powered off".to_owned(),
+        Some(Exit::Reset) => "the guest asked for a reset".to_owned(),
+        Some(Exit::Crashed) => "the guest crashed (triple fault)".to_owned(),
+        Some(Exit::Stopped) => "the machine was stopped".to_owned(),
+        Some(Exit::Fault(text)) => text,
+        None => "the machine was lost".to_owned(),
+    }
+}
+
+fn console_tail(console: &Arc<dyn Console>) -> String {
+    let (_, bytes) = console.read_from(0, usize::MAX);
+    let tail = &bytes[bytes.len().saturating_sub(CONSOLE_TAIL_LEN)..];
+    let text = String::from_utf8_lossy(tail);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+fn guest_config(shared: &Shared, vm: &Vm) -> GuestConfig {
+    let network = shared.network.config();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    GuestConfig {
+        hostname: vm.name.to_string(),
+        network: Some(NetworkConfig {
+            address: vm.ip,
+            prefix_len: network.subnet.prefix_len,
+            gateway: network.host_ip,
+            dns: shared.config.dns.clone(),
+        }),
+        env: vm.spec.env.clone(),
+        unix_time_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
+        console_shell: vm.spec.console,
+    }
+}

@@ -1,0 +1,201 @@
+//! Tables `vms` and `leases`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use crate::model::{Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState};
+use crate::store::{Store, StoreError, events, sqlite};
+
+const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
+    v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
+    l.address FROM vms v JOIN leases l ON l.vm_id = v.id";
+/// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
+const CID_FIRST: i64 = 3;
+
+impl Store {
+    /// Stores a new VM with an address and its first event, as one change. `choose` picks a free
+    /// address given those in use.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], [`StoreError::NoAddress`].
+    pub async fn create_vm(
+        &self,
+        new: NewVm,
+        state: VmState,
+        now_ms: i64,
+        choose: impl FnOnce(&BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> + Send + 'static,
+    ) -> Result<(Vm, Event), StoreError> {
+        self.transact(move |tx| {
+            insert(tx, &new, &state, now_ms)?;
+            let id = tx.last_insert_rowid();
+            let address = choose(&leased(tx)?).ok_or(StoreError::NoAddress)?;
+            tx.execute("INSERT INTO leases VALUES (?1, ?2)", params![u32::from(address), id])
+                .map_err(sqlite("lease an address"))?;
+            let vm = find(tx, "v.id = ?1", &[&id])?.ok_or(StoreError::Closed)?;
+            let event = events::append(tx, &vm, EventKind::Created, now_ms, "vm record created")?;
+            Ok((vm, event))
+        })
+        .await
+    }
+
+    /// Changes the state and tells it, as one change. `None` if the VM is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_state(
+        &self,
+        id: VmId,
+        state: VmState,
+        kind: EventKind,
+        message: String,
+        now_ms: i64,
+    ) -> Result<Option<(Vm, Event)>, StoreError> {
+        self.transact(move |tx| {
+            let reason = match &state {
+                VmState::Failed { reason } => reason.as_str(),
+                _ => "",
+            };
+            tx.execute(
+                "UPDATE vms SET state = ?1, reason = ?2, updated_at_ms = ?3 WHERE id = ?4",
+                params![state.as_str(), reason, now_ms, id.0],
+            )
+            .map_err(sqlite("store a state"))?;
+            let Some(vm) = find(tx, "v.id = ?1", &[&id.0])? else { return Ok(None) };
+            let event = events::append(tx, &vm, kind, now_ms, &message)?;
+            Ok(Some((vm, event)))
+        })
+        .await
+    }
+
+    /// Removes the VM and its lease and tells it, as one change.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_vm(&self, id: VmId, now_ms: i64) -> Result<Option<Event>, StoreError> {
+        self.transact(move |tx| {
+            let Some(vm) = find(tx, "v.id = ?1", &[&id.0])? else { return Ok(None) };
+            tx.execute("DELETE FROM vms WHERE id = ?1", [id.0]).map_err(sqlite("delete a VM"))?;
+            events::append(tx, &vm, EventKind::Deleted, now_ms, "vm deleted").map(Some)
+        })
+        .await
+    }
+
+    /// All VMs by id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_vms(&self) -> Result<Vec<Vm>, StoreError> {
+        self.transact(|tx| {
+            let step = || sqlite("list VMs");
+            let mut statement = tx.prepare(&format!("{SELECT} ORDER BY v.id")).map_err(step())?;
+            let rows = statement.query_map([], |row| Ok(read(row))).map_err(step())?;
+            rows.map(|row| row.map_err(step())?).collect()
+        })
+        .await
+    }
+}
+
+fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Result<(), StoreError> {
+    let path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned())
+    };
+    let spec = &new.spec;
+    let env = serde_json::to_string(&spec.env).unwrap_or_default();
+    let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
+    let inserted = tx.execute(
+        "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
+         kernel_cmdline, env, console, created_at_ms, updated_at_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
+        params![
+            new.name.as_str(),
+            new.runtime,
+            state.as_str(),
+            spec.vcpus,
+            memory,
+            path(&spec.kernel),
+            path(&spec.initramfs),
+            spec.kernel_cmdline,
+            env,
+            spec.console,
+            now
+        ],
+    );
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error)
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) =>
+        {
+            Err(StoreError::NameTaken)
+        }
+        Err(error) => Err(sqlite("store a VM")(error)),
+    }
+}
+
+fn leased(tx: &Transaction<'_>) -> Result<BTreeSet<Ipv4Addr>, StoreError> {
+    let step = || sqlite("read leases");
+    let mut statement = tx.prepare("SELECT address FROM leases").map_err(step())?;
+    let rows = statement.query_map([], |row| row.get::<_, u32>(0)).map_err(step())?;
+    rows.map(|row| row.map(Ipv4Addr::from).map_err(step())).collect()
+}
+
+fn find(
+    tx: &Transaction<'_>,
+    condition: &str,
+    params: &[&dyn rusqlite::ToSql],
+) -> Result<Option<Vm>, StoreError> {
+    tx.query_row(&format!("{SELECT} WHERE {condition}"), params, |row| Ok(read(row)))
+        .optional()
+        .map_err(sqlite("find a VM"))?
+        .transpose()
+}
+
+fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
+    let step = || sqlite("read a VM");
+    let text = |index: usize| row.get::<_, String>(index).map_err(step());
+    let number = |index: usize| row.get::<_, i64>(index).map_err(step());
+    let corrupt = |what: &str| StoreError::Corrupt(what.to_owned());
+    let path = |text: String| (!text.is_empty()).then(|| text.into());
+    let env: BTreeMap<String, String> =
+        serde_json::from_str(&text(10)?).map_err(|_| corrupt("env"))?;
+    let reason = text(4)?;
+    let id = number(0)?;
+    let ip = Ipv4Addr::from(u32::try_from(number(14)?).map_err(|_| corrupt("address"))?);
+    Ok(Vm {
+        id: VmId(id),
+        name: VmName::try_from(text(1)?.as_str()).map_err(|_| corrupt("name"))?,
+        spec: VmSpec {
+            vcpus: u32::try_from(number(5)?).map_err(|_| corrupt("vcpus"))?,
+            memory_mib: u64::try_from(number(6)?).map_err(|_| corrupt("memory_mib"))?,
+            kernel: path(text(7)?),
+            initramfs: path(text(8)?),
+            kernel_cmdline: text(9)?,
+            env,
+            console: number(11)? != 0,
+        },
+        runtime: text(2)?,
+        state: match text(3)?.as_str() {
+            "starting" => VmState::Starting,
+            "running" => VmState::Running,
+            "stopping" => VmState::Stopping,
+            "stopped" => VmState::Stopped,
+            "failed" => VmState::Failed { reason },
+            "deleting" => VmState::Deleting,
+            _ => return Err(corrupt("state")),
+        },
+        ip,
+        mac: mac_of(ip),
+        cid: u32::try_from(id + CID_FIRST - 1).map_err(|_| corrupt("id"))?,
+        created_at_ms: number(12)?,
+        updated_at_ms: number(13)?,
+        timeline: Vec::new(),
+        boot_exits: 0,
+    })
+}
+
+/// Locally administered, and unique since the address is: 02:76 ("v") and the four octets.
+pub fn mac_of(ip: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = ip.octets();
+    Mac([0x02, 0x76, a, b, c, d])
+}

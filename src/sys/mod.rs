@@ -1,0 +1,3 @@
+//! Safe wrappers over system calls that no library wraps. No policy, no names, no tokio.
+
+pub mod tap;

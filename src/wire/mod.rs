@@ -1,0 +1,244 @@
+//! The JSON shapes of the public API, version 1. Field names are those of the original Volant where
+//! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `POST /api/v1/vms`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// 1 to 63 of `a-z`, `0-9`, `-`.
+    pub name: String,
+    /// Class of workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Virtual CPUs, 1 to 32.
+    #[serde(default = "one")]
+    pub cpu_cores: u32,
+    /// Guest RAM in MiB.
+    #[serde(default = "default_memory")]
+    pub memory_mb: u64,
+    /// Absolute path of a kernel on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Absolute path of an initramfs on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<String>,
+    /// Words appended to the kernel command line.
+    #[serde(default)]
+    pub kernel_cmdline: String,
+    /// Environment of what runs in the guest.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Whether there is a serial console.
+    #[serde(default = "yes")]
+    pub console: bool,
+    /// Whether to start it at once.
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_memory() -> u64 {
+    256
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmView {
+    /// Number.
+    pub id: i64,
+    /// Name.
+    pub name: String,
+    /// `starting`, `running`, `stopping`, `stopped`, `failed`, `deleting`.
+    pub status: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Class of workload.
+    pub runtime: String,
+    /// Leased IPv4 address.
+    pub ip_address: String,
+    /// Ethernet address.
+    pub mac_address: String,
+    /// vsock context id.
+    pub vsock_cid: u32,
+    /// Virtual CPUs.
+    pub cpu_cores: u32,
+    /// Guest RAM in MiB.
+    pub memory_mb: u64,
+    /// Words appended to the kernel command line.
+    pub kernel_cmdline: String,
+    /// Whether there is a serial console.
+    pub console: bool,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC.
+    pub updated_at: String,
+    /// The latest start.
+    pub boot: BootView,
+}
+
+/// The latest start of a VM.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BootView {
+    /// Returns of KVM_RUN until the agent answered.
+    pub exits: u64,
+    /// What happened when.
+    pub steps: Vec<BootStepView>,
+}
+
+/// One step of a start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BootStepView {
+    /// Stable word.
+    pub step: String,
+    /// Microseconds since the request was accepted.
+    pub at_us: u64,
+}
+
+/// `POST /api/v1/vms/{name}/exec`. Either `argv` or `command`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecBody {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// A line for `/bin/sh -c`.
+    pub command: Option<String>,
+    /// Added to the guest's environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// `name`, `uid` or `uid:gid`.
+    pub user: Option<String>,
+    /// Text for stdin.
+    pub stdin: Option<String>,
+    /// Bytes for stdin, base64.
+    pub stdin_base64: Option<String>,
+    /// The process tree is killed after this many milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// How a process ended: the answer's tail, and the data of the SSE event `exit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitView {
+    /// Exit code; absent when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Number of the signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The deadline killed it.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// Why it never ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The buffered answer of exec.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecView {
+    /// How it ended.
+    #[serde(flatten)]
+    pub exit: ExitView,
+    /// Output, as text or base64.
+    pub stdout: String,
+    /// `utf-8` or `base64`.
+    pub stdout_encoding: String,
+    /// Errors, as text or base64.
+    pub stderr: String,
+    /// `utf-8` or `base64`.
+    pub stderr_encoding: String,
+}
+
+/// Data of the SSE events `stdout` and `stderr`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChunkView {
+    /// Bytes, base64.
+    pub data: String,
+}
+
+/// Data of a lifecycle event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// Grows by one.
+    pub id: i64,
+    /// `VM_CREATED`, `VM_RUNNING`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The VM.
+    pub name: String,
+    /// Its state after the event.
+    pub status: String,
+    /// Its address.
+    pub ip_address: String,
+    /// Its network card.
+    pub mac_address: String,
+    /// RFC 3339, UTC.
+    pub timestamp: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// RFC 9457 problem, with the original's `error`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:volant:problem:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What went wrong, for a person.
+    pub detail: String,
+    /// Stable word.
+    pub code: String,
+    /// Same as `detail`, for clients of the original.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem; `title` is the status in words.
+    pub fn new(
+        status: u16,
+        title: &str,
+        code: &str,
+        detail: String,
+        hint: Option<&str>,
+    ) -> Problem {
+        Problem {
+            kind: format!("urn:volant:problem:{code}"),
+            title: title.to_owned(),
+            status,
+            code: code.to_owned(),
+            error: detail.clone(),
+            detail,
+            hint: hint.map(str::to_owned),
+        }
+    }
+}
+
+/// `GET /api/v1/system/info`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SystemInfo {
+    /// `ok`.
+    pub status: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// VMs by status.
+    pub vms: BTreeMap<String, usize>,
+}

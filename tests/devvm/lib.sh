@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034 # the variables are for the scripts that source this one
+# Shared by the scripts of this folder: where things are, step headings, missing packages.
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# The checkout. Everything outside it that we make lives below $cache or the target folder.
+root=$(cd "$here/../.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/volant
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# A heading with the seconds since the script began: slow steps show themselves.
+step() { printf '\n==> [%4d s] %s\n' "$SECONDS" "$*"; }
+
+# install_missing COMMAND-OR-FILE=PACKAGE…: installs the packages whose command or file is absent.
+install_missing() {
+    local pair wanted=()
+    for pair in "$@"; do
+        if [[ $pair == /* ]]; then
+            [[ -e ${pair%%=*} ]] || wanted+=("${pair#*=}")
+        else
+            command -v "${pair%%=*}" >/dev/null || wanted+=("${pair#*=}")
+        fi
+    done
+    ((${#wanted[@]} > 0)) || return 0
+    printf 'installing with apt: %s\n' "${wanted[*]}"
+    [[ $EUID -eq 0 ]] || die "not root: apt-get install ${wanted[*]}"
+    local quiet=(-qq -o "Dpkg::Use-Pty=0")
+    # Without recommends: they would bring a desktop along with QEMU.
+    if ! DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends \
+        "${wanted[@]}" >/dev/null 2>&1; then
+        apt-get "${quiet[@]}" update
+        DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends \
+            "${wanted[@]}" >/dev/null
+    fi
+}
+
+# What the kernel build needs; kernel/build.sh itself installs nothing.
+install_kernel_tools() {
+    install_missing gcc=gcc make=make flex=flex bison=bison bc=bc xz=xz-utils lz4=lz4 \
+        strip=binutils /usr/include/gelf.h=libelf-dev
+}
+
+# What the daemon uses on the machine it runs on (in the devvm this is the same file system).
+install_daemon_tools() {
+    install_missing nft=nftables ip=iproute2 /bin/busybox=busybox-static curl=curl
+}
+
+install_devvm_tools() {
+    install_missing qemu-system-x86_64=qemu-system-x86 ssh=openssh-client dropbear=dropbear-bin \
+        dropbearkey=dropbear-bin /bin/busybox=busybox-static cpio=cpio depmod=kmod xz=xz-utils
+}
+
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 12000))
+        # A refused connection is a free port; QEMU's bind decides in the end.
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    printf '%s\n' "$port"
+}
+
+# --- Building ------------------------------------------------------------------------------------
+
+need_cargo() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust, for example with rustup"
+    install_missing cc=gcc
+}
+
+# The guest agent runs where there is no C library, so it carries its own.
+readonly agent=$target/x86_64-unknown-linux-gnu/agent/volary
+readonly agent_bytes_max=$((3 * 1024 * 1024))
+
+build_agent() {
+    local bytes
+    # For this target only: build scripts and procedural macros must not be static.
+    (cd "$root" && CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static' \
+        cargo build --locked -p volary --profile agent --target x86_64-unknown-linux-gnu)
+    bytes=$(stat -c %s "$agent")
+    # Every guest holds it in memory.
+    ((bytes <= agent_bytes_max)) || die "the agent has $bytes bytes, allowed are $agent_bytes_max"
+}
+
+# --- The place where guests run: this machine, or the devvm -------------------------------------
+
+# place_up: afterwards `inside CMD…` runs CMD as root where /dev/kvm is.
+place_up() {
+    place=$("$here/where")
+    if [[ $place == host ]]; then
+        echo "guests run on this machine's KVM"
+    else
+        echo "this machine's KVM cannot run Linux guests: using the devvm"
+        "$here/devvm" up
+    fi
+}
+
+inside() {
+    if [[ $place == devvm ]]; then
+        "$here/devvm" exec -- "$@"
+    elif [[ $EUID -eq 0 ]]; then
+        "$@"
+    else
+        sudo -- "$@"
+    fi
+}
+
+# copy_in FOLDER FILE…: files are copied to where guests run before they are used there. Programs
+# start from memory then, and a later build does not pull the file from under a running one.
+copy_in() {
+    # shellcheck disable=SC2016 # expanded inside
+    inside sh -c 'to=$1; shift
+        mkdir -p "$to"
+        for file; do rm -f "$to/${file##*/}" && cp "$file" "$to/" || exit 1; done' _ "$@" </dev/null
+}
