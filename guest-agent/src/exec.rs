@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -155,19 +156,21 @@ async fn supervise(
     request: &ExecRequest,
     tree: &Tree,
 ) -> Option<ExecStatus> {
-    let Started { pid, child, exit } = started;
-    let mut child = child.into_inner();
+    let Started { pid, stdin, stdout, stderr, exit } = started;
+    let moved = Arc::new(AtomicU64::new(0));
     tree.adopt(pid);
     let (sender, mut frames) = mpsc::channel::<Frame>(QUEUE_LEN);
     let mut pumps = JoinSet::new();
-    if let Some(stdout) = child.stdout.take() {
-        pumps.spawn(pump(stdout.into(), FrameKind::Stdout, sender.clone()));
+    if let Some(stdout) = stdout {
+        let moved = Arc::clone(&moved);
+        pumps.spawn(pump(stdout.into(), FrameKind::Stdout, sender.clone(), moved));
     }
-    if let Some(stderr) = child.stderr.take() {
-        pumps.spawn(pump(stderr.into(), FrameKind::Stderr, sender.clone()));
+    if let Some(stderr) = stderr {
+        let moved = Arc::clone(&moved);
+        pumps.spawn(pump(stderr.into(), FrameKind::Stderr, sender.clone(), moved));
     }
     drop(sender);
-    let stdin = child.stdin.take().and_then(|pipe| pipe::Sender::from_owned_fd(pipe.into()).ok());
+    let stdin = stdin.and_then(|pipe| pipe::Sender::from_owned_fd(pipe.into()).ok());
     let timeout = request.timeout_ms.map(Duration::from_millis);
     let output = async {
         while let Some(frame) = frames.recv().await {
@@ -200,7 +203,7 @@ async fn supervise(
         tokio::select! {
             _ = &mut output => {}
             () = &mut input => return None,
-            () = idle(&pumps) => {}
+            () = idle(&pumps, &moved) => {}
         }
     }
     pumps.abort_all();
@@ -208,11 +211,12 @@ async fn supervise(
 }
 
 /// Ends when the pumps have not moved a byte for [`DRAIN_IDLE`].
-async fn idle(pumps: &JoinSet<()>) {
-    let mut last = MOVED.load(Ordering::Relaxed);
+async fn idle(pumps: &JoinSet<()>, moved: &AtomicU64) {
+    // ORDER: a sign of life; nothing else depends on it.
+    let mut last = moved.load(Ordering::Relaxed);
     loop {
         tokio::time::sleep(DRAIN_IDLE).await;
-        let now = MOVED.load(Ordering::Relaxed);
+        let now = moved.load(Ordering::Relaxed);
         if now == last || pumps.is_empty() {
             return;
         }
@@ -220,11 +224,8 @@ async fn idle(pumps: &JoinSet<()>) {
     }
 }
 
-/// Frames moved by all pumps: the sign of life that [`idle`] looks at. One busy exec may lengthen
-/// another's drain, never shorten it.
-static MOVED: AtomicU64 = AtomicU64::new(0);
-
-async fn pump(pipe: OwnedFd, kind: FrameKind, frames: mpsc::Sender<Frame>) {
+/// From a pipe to the connection. `moved` counts the frames.
+async fn pump(pipe: OwnedFd, kind: FrameKind, frames: mpsc::Sender<Frame>, moved: Arc<AtomicU64>) {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else { return };
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK_LEN);
@@ -232,10 +233,10 @@ async fn pump(pipe: OwnedFd, kind: FrameKind, frames: mpsc::Sender<Frame>) {
             Ok(0) | Err(_) => return,
             Ok(_) => buffer.freeze(),
         };
-        MOVED.fetch_add(1, Ordering::Relaxed);
         if frames.send(Frame { kind, payload }).await.is_err() {
             return;
         }
+        moved.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use rustix::system::RebootCommand;
 use tokio::signal::unix::{SignalKind, signal};
 use volant_protocol::{ShutdownMode, ShutdownRequest};
@@ -62,12 +62,12 @@ pub fn fail(reason: &str) -> ExitCode {
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn shut_down_on_signals(agent: Arc<Agent>) -> std::io::Result<()> {
+pub fn shut_down_on_signals(agent: &Arc<Agent>) -> std::io::Result<()> {
     for kind in
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::from_raw(libc::SIGPWR)]
     {
         let mut signals = signal(kind)?;
-        let agent = Arc::clone(&agent);
+        let agent = Arc::clone(agent);
         tokio::spawn(async move {
             signals.recv().await;
             let grace_ms = u64::try_from(SIGNAL_GRACE.as_millis()).unwrap_or(0);
@@ -91,7 +91,6 @@ pub async fn shut_down(request: ShutdownRequest) {
 
 fn signal_all(signal: Signal) {
     // kill(-1) reaches every process but PID 1 itself; ESRCH means there is none.
-    let _ = rustix::process::test_kill_process(Pid::INIT);
     // SAFETY: no memory is involved.
     unsafe { libc::kill(-1, signal.as_raw()) };
 }

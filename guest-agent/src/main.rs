@@ -31,7 +31,7 @@ async fn run() -> std::io::Result<()> {
     let home = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, HOST_PORT)).await?;
     tokio::spawn(serve(home, Arc::clone(&agent)));
     init::mount_rest();
-    init::shut_down_on_signals(Arc::clone(&agent))?;
+    init::shut_down_on_signals(&agent)?;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

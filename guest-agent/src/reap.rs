@@ -3,9 +3,8 @@
 //! The runtime has one thread and `spawn` does not await, so that a child is registered before the
 //! reaper can see it end.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::process::Command;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
@@ -23,8 +22,12 @@ pub struct Reaper {
 pub struct Started {
     /// Its id; also of its session and process group.
     pub pid: Pid,
-    /// Its standard streams.
-    pub child: RefCell<std::process::Child>,
+    /// Its stdin, if it was asked for.
+    pub stdin: Option<ChildStdin>,
+    /// Its stdout, if it was asked for.
+    pub stdout: Option<ChildStdout>,
+    /// Its stderr, if it was asked for.
+    pub stderr: Option<ChildStderr>,
     /// Its end.
     pub exit: oneshot::Receiver<WaitStatus>,
 }
@@ -46,17 +49,19 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// Starts a process. Std's `Child` is kept for its pipes only and never waited for.
+    /// Starts a process. Std's `Child` is used for its pipes only and never waited for.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<Started> {
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         let raw = i32::try_from(child.id()).map_err(std::io::Error::other)?;
         let pid = Pid::from_raw(raw).ok_or_else(|| std::io::Error::other("pid 0"))?;
         let (sender, exit) = oneshot::channel();
         self.waiting().insert(raw, sender);
-        Ok(Started { pid, child: RefCell::new(child), exit })
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Ok(Started { pid, stdin, stdout, stderr, exit })
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<i32, oneshot::Sender<WaitStatus>>> {

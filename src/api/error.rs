@@ -12,7 +12,7 @@ use crate::wire::Problem;
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 impl Refusal {
@@ -23,7 +23,8 @@ impl Refusal {
 
     fn with_hint(status: StatusCode, code: &str, detail: String, hint: Option<&str>) -> Refusal {
         let title = status.canonical_reason().unwrap_or("Error");
-        Refusal { status, problem: Problem::new(status.as_u16(), title, code, detail, hint) }
+        let problem = Problem::new(status.as_u16(), title, code, detail, hint);
+        Refusal { status, problem: Box::new(problem) }
     }
 }
 

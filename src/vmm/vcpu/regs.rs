@@ -107,7 +107,7 @@ pub fn set_boot(vcpu: &VcpuFd, memory: &GuestMemoryMmap, entry: Entry) -> Result
 fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), Error> {
     write_u64s(memory, PML4, &[PDPT | PTE])?;
     write_u64s(memory, PDPT, &[PAGE_DIRECTORY | PTE])?;
-    let directory: Vec<u64> = (0..512).map(|index| index * TWO_MIB | PDE_2M).collect();
+    let directory: Vec<u64> = (0..512).map(|index| (index * TWO_MIB) | PDE_2M).collect();
     write_u64s(memory, PAGE_DIRECTORY, &directory)
 }
 

@@ -1,0 +1,109 @@
+//! A daemon of its own for one test: own state folder and socket; ended and removed afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+/// How long anything may take in emulation.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Between looks at a condition.
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) struct Daemon {
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+fn named(variable: &str) -> PathBuf {
+    std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set"))
+}
+
+fn spawn(folder: &Path) -> Child {
+    let path = |name: &str| folder.join(name);
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
+    Command::new(named("VOLANTD"))
+        .arg("serve")
+        .args(["--state-dir".as_ref(), path("state").as_os_str()])
+        .args(["--socket".as_ref(), path("socket").as_os_str()])
+        .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
+        .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
+        .args(["--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
+        .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "100000"])
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Daemon {
+        assert!(Path::new("/dev/kvm").exists(), "this suite needs /dev/kvm; see docs/devvm.md");
+        let folder = tempfile::tempdir().unwrap();
+        let child = spawn(folder.path());
+        let daemon = Daemon { folder, child };
+        daemon.wait_ready();
+        daemon
+    }
+
+    fn wait_ready(&self) {
+        self.wait("the daemon to answer", || self.ctl(&["vms", "list"]).status.success());
+    }
+
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.folder.path());
+        self.wait_ready();
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(named("VOLANTD"));
+        command.arg("ctl").env("VOLANT_HOST", format!("unix://{}", self.socket().display()));
+        command.args(args);
+        command
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    pub(crate) fn ctl(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    pub(crate) fn wait_for_status(&self, name: &str, status: &str) {
+        self.wait(&format!("{name} to be {status}"), || {
+            let out = self.ctl(&["vms", "get", name, "-o", "json"]);
+            let vm: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+            vm["status"] == status
+        });
+    }
+
+    /// Looks at a condition (a level, not an edge) until it holds.
+    fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds() {
+            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+            assert!(Instant::now() < deadline, "waited for {what}; the log:\n{}", log());
+            std::thread::park_timeout(POLL);
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            // Captured by the test harness, and shown since this test fails.
+            print_log(&log);
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the log of a failed test")]
+fn print_log(log: &str) {
+    eprintln!("the daemon's log:\n{log}");
+}
