@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::artifact::{ArtifactError, unusable};
 
 /// Grows when the layout below changes, so that an older cached image is not taken for it.
-const LAYOUT_VERSION: u8 = 1;
+const LAYOUT_VERSION: u8 = 2;
 /// Where busybox keeps the names of its applets: sorted, each ended by a zero byte, `[` first.
 const APPLETS_BEGIN: &[u8] = b"\0[\0[[\0";
 /// More names than busybox has; the end is the first byte that no name has.
@@ -77,7 +77,8 @@ fn build(volary: &[u8], busybox: &[u8]) -> std::io::Result<Vec<u8>> {
         let mode = if *folder == "tmp" { 0o1777 } else { 0o755 };
         image.add(folder, S_IFDIR | mode, b"")?;
     }
-    image.add_console()?;
+    image.add_device("dev/console", 0o600, 5, 1)?;
+    image.add_device("dev/null", 0o666, 1, 3)?;
     image.add("init", S_IFREG | 0o755, volary)?;
     for (name, text) in FILES {
         image.add(name, S_IFREG | 0o644, text.as_bytes())?;
@@ -110,11 +111,13 @@ impl Image {
         writer.finish().map(|_| ())
     }
 
-    /// The kernel opens /dev/console for PID 1 before anything is mounted.
-    fn add_console(&mut self) -> std::io::Result<()> {
+    /// The kernel opens /dev/console for PID 1 before anything is mounted; where there is none, a
+    /// Rust program opens /dev/null in its place before main, or aborts.
+    fn add_device(&mut self, name: &str, mode: u32, major: u32, minor: u32) -> std::io::Result<()> {
         self.inode += 1;
-        let entry = NewcBuilder::new("dev/console").ino(self.inode).mode(S_IFCHR | 0o600).nlink(1);
-        entry.rdev_major(5).rdev_minor(1).write(&mut self.bytes, 0).finish().map(|_| ())
+        let entry = NewcBuilder::new(name).ino(self.inode).mode(S_IFCHR | mode).nlink(1);
+        let entry = entry.rdev_major(major).rdev_minor(minor);
+        entry.write(&mut self.bytes, 0).finish().map(|_| ())
     }
 }
 

@@ -97,6 +97,7 @@ pub async fn run(
     };
     let limit = shared.config.boot_timeout;
     let outcome = tokio::select! {
+        biased;
         ended = &mut exit => Err(format!("the guest ended while booting: {}", reason(ended.ok()))),
         outcome = answered => outcome,
         () = tokio::time::sleep(limit) => Err(format!("the agent did not answer in {} s", limit.as_secs())),

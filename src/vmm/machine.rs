@@ -73,9 +73,10 @@ impl Ending {
         if let Some(vcpus) = vcpus {
             lock(&vcpus).iter().for_each(VcpuHandle::end);
         }
+        // First the reason, then the connections: whoever sees one broken can learn why.
+        on_exit(exit);
         self.vsock.close();
         self.serial.close();
-        on_exit(exit);
     }
 }
 

@@ -212,30 +212,29 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn bytes_come_out_in_order_and_within_the_bound(
-            steps in proptest::collection::vec((any::<bool>(), 0usize..70_000), 1..60)
+            steps in proptest::collection::vec((any::<bool>(), 0usize..20_000), 1..40)
         ) {
             let mut connection = Connection::new(Phase::Open);
-            let (mut next_in, mut next_out) = (0u8, 0u8);
+            let (mut sent, mut taken) = (Vec::new(), Vec::new());
             for (send, len) in steps {
                 if send {
-                    let payload: Vec<u8> = (0..len).map(|i| next_in.wrapping_add(low(i))).collect();
+                    let payload: Vec<u8> = (sent.len()..sent.len() + len).map(low).collect();
                     let fits = len <= connection.room();
                     prop_assert_eq!(connection.receive(&payload).is_ok(), fits);
                     if fits {
-                        next_in = next_in.wrapping_add(low(len));
+                        sent.extend(payload);
                     }
                 } else {
                     let mut buf = vec![0; len];
                     let count = connection.take(&mut buf);
-                    for byte in &buf[..count] {
-                        prop_assert_eq!(*byte, next_out);
-                        next_out = next_out.wrapping_add(1);
-                    }
+                    taken.extend_from_slice(&buf[..count]);
                 }
                 prop_assert!(connection.received.len() <= BUF_ALLOC as usize);
             }
+            prop_assert!(sent.starts_with(&taken));
         }
     }
 }
