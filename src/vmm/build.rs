@@ -48,9 +48,7 @@ pub fn build(
     on_exit: OnExit,
     built_at: Instant,
 ) -> Result<Machine, Error> {
-    if spec.vcpus < 1 || VCPUS_MAX < spec.vcpus {
-        return Err(Error::Image(format!("1 to {VCPUS_MAX} vCPUs, not {}", spec.vcpus)));
-    }
+    check(&spec)?;
     let memory = memory::allocate(&spec.label, spec.memory_mib)?;
     let vm = kvm.create_vm()?;
     memory::register(&vm, &memory)?;
@@ -112,6 +110,13 @@ pub fn build(
     let vcpus = Arc::new(Mutex::new(vcpus));
     *lock(&ending.vcpus) = Arc::downgrade(&vcpus);
     Ok(Machine { vcpus, registrations, ending, counters, _vm: vm, _memory: memory })
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
+    if spec.vcpus < 1 || VCPUS_MAX < spec.vcpus {
+        return Err(Error::Image(format!("1 to {VCPUS_MAX} vCPUs, not {}", spec.vcpus)));
+    }
+    Ok(())
 }
 
 /// `v<label>-c<id>`, cut to the 15 bytes that Linux keeps of a thread's name.
