@@ -13,8 +13,9 @@ die() {
     exit 1
 }
 
-# A heading with the seconds since the script began: slow steps show themselves.
-step() { printf '\n==> [%4d s] %s\n' "$SECONDS" "$*"; }
+# A heading with the seconds since the first script began: slow steps show themselves.
+export STEP_START=${STEP_START:-$EPOCHSECONDS}
+step() { printf '\n==> [%4d s] %s\n' "$((EPOCHSECONDS - STEP_START))" "$*"; }
 
 # install_missing COMMAND-OR-FILE=PACKAGE…: installs the packages whose command or file is absent.
 install_missing() {

@@ -132,9 +132,9 @@ run() {
     # Elsewhere than at the usual address the client must be told.
     local host=
     [[ $port == 7777 ]] || host=" VOLANT_HOST=$url"
+    step "all of it is left running"
     cat <<END
-
-==> [$(printf %4d $SECONDS) s] all of it is left running. Next:
+Next:
 
   export PATH=$(dirname "$volantd"):\$PATH$host
   volantd ctl vms list

@@ -23,6 +23,7 @@ readonly minutes_max=${SUITE_MINUTES:-60}
 take_down() {
     local status=$?
     trap - EXIT INT TERM
+    if [[ -n ${job:-} ]] && kill -TERM -- "-$job" 2>/dev/null; then wait "$job" || true; fi
     if [[ ${place:-} == devvm ]]; then
         if ((status != 0)); then
             step "the suite failed; the end of the devvm's console"
@@ -87,9 +88,15 @@ for name in FIRECRACKER ${!VOLANT_TEST_*} ${!VOLANT_BENCH_*}; do
 done
 
 step "$suite: run"
-# In the checkout's folder, as cargo would.
+# In the checkout's folder, as cargo would. In the background and in a group of its own, because
+# bash answers a signal only between commands, and to end all of it then.
+set -m
 inside timeout --kill-after=30 "${minutes_max}m" env "${environment[@]}" \
-    "$programs/$(basename "$program")" --test-threads=1 "$@" </dev/null
+    "$programs/$(basename "$program")" --test-threads=1 "$@" </dev/null &
+job=$!
+set +m
+wait "$job"
+job=
 step "$suite: passed"
 if [[ -n $(find "$run/out" -type f ! -name selftest 2>/dev/null) ]]; then
     echo "results: $run/out"

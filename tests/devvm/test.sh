@@ -33,6 +33,5 @@ install_kernel_tools
 install_devvm_tools
 kernel/check.sh
 
-step "tests with guests"
-"$here/suite.sh" e2e
-step "all passed"
+# In place of this script: whoever stops it stops the suite, which then takes its devvm down.
+exec "$here/suite.sh" e2e
