@@ -33,6 +33,7 @@ pub fn main(flags: &ServeFlags) -> ExitCode {
         telemetry::install(&config.log_level)
             .map_err(|error| anyhow::anyhow!("log_level: {error}"))?;
         checks::run(&checks::Host::real(), &config)?;
+        raise_descriptor_limit()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve(config))
     }))
@@ -125,6 +126,14 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
     };
     Ok(Orchestrator::open(engine, store, network, hypervisor).await?)
+}
+
+/// A guest takes about ten descriptors, a client one: the soft limit of 1024 is soon reached.
+fn raise_descriptor_limit() -> Result<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)
+        .context("raise the limit of open files")
 }
 
 fn host_memory_mib() -> Result<u64> {

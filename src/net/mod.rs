@@ -1,7 +1,6 @@
-//! The host's network: bridge, TAP devices, addresses. Remembers no leases.
-//!
-//! The nftables rules (NAT, anti-spoofing) are not here yet: see docs/security.md.
+//! The host's network: bridge, TAP devices, addresses, firewall. Remembers no leases.
 
+mod firewall;
 mod link;
 mod subnet;
 
@@ -10,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::model::{Mac, VmId};
-use crate::sys;
+use crate::sys::{self, crash};
 
 pub use subnet::Subnet;
 
@@ -53,6 +52,24 @@ pub struct Port {
     pub ip: Ipv4Addr,
 }
 
+/// Names of TAP devices begin so; the firewall tells guests' ports by it.
+const TAP_PREFIX: &str = "vt";
+
+/// A guest's connection to the bridge: a TAP device and the right to send through it.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The device; it lives as long as the descriptor.
+    pub tap: OwnedFd,
+    /// The right; it ends when this is dropped.
+    pub permit: Permit,
+}
+
+/// A guest's right to send as itself, taken away on drop.
+#[derive(Debug)]
+pub struct Permit {
+    _port: firewall::Port,
+}
+
 /// Handle on the host's network. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -63,12 +80,13 @@ pub struct Network {
 struct Inner {
     config: NetConfig,
     links: link::Links,
+    firewall: firewall::Firewall,
     bridge: u32,
 }
 
 impl Network {
-    /// Makes the bridge, its address and forwarding. Idempotent. TAP devices of an earlier run are
-    /// gone with its process.
+    /// Makes the bridge, its address, forwarding and the firewall. Idempotent. TAP devices of an
+    /// earlier run are gone with its process, its firewall rules are replaced.
     ///
     /// # Errors
     /// [`NetError`].
@@ -78,6 +96,8 @@ impl Network {
             return Err(NetError::Config(text));
         }
         let links = link::Links::open()?;
+        // Before the bridge: no frame passes unchecked.
+        let firewall = firewall::Firewall::set_up(&config)?;
         let bridge = links.ensure_bridge(&config.bridge).await?;
         links.ensure_address(bridge, config.host_ip, config.subnet.prefix_len).await?;
         links.set_up(bridge).await?;
@@ -85,7 +105,7 @@ impl Network {
         // Guests get no IPv6; the bridge need not answer to it. Absent where IPv6 is off.
         let _ =
             write_sysctl(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", config.bridge), "1");
-        Ok(Network { inner: Arc::new(Inner { config, links, bridge }) })
+        Ok(Network { inner: Arc::new(Inner { config, links, firewall, bridge }) })
     }
 
     /// The configuration in force.
@@ -94,14 +114,17 @@ impl Network {
     }
 
     /// Makes the TAP device, joins it to the bridge (isolated from other guests' ports) and brings
-    /// it up. The device lives as long as the returned descriptor.
+    /// it up, with the right to send as `port`.
     ///
     /// # Errors
     /// [`NetError`]; nothing is left behind.
-    pub async fn attach(&self, port: Port) -> Result<OwnedFd, NetError> {
+    pub async fn attach(&self, port: Port) -> Result<Attachment, NetError> {
         let name = tap_name(port.vm_id);
         let tap = sys::tap::open(&name)
             .map_err(|source| NetError::Host { step: format!("make {name}"), source })?;
+        crash::point("start.tap");
+        let port = self.inner.firewall.open_port(&name, port.mac, port.ip)?;
+        crash::point("start.permit");
         let index = self
             .inner
             .links
@@ -112,13 +135,13 @@ impl Network {
         self.inner.links.join(index, self.inner.bridge).await?;
         write_sysctl(&format!("/sys/class/net/{name}/brport/isolated"), "1")?;
         self.inner.links.set_up(index).await?;
-        Ok(tap)
+        Ok(Attachment { tap, permit: Permit { _port: port } })
     }
 }
 
 /// Name of a VM's TAP device.
 fn tap_name(id: VmId) -> String {
-    format!("vt{id}")
+    format!("{TAP_PREFIX}{id}")
 }
 
 fn write_sysctl(path: &str, value: &str) -> Result<(), NetError> {

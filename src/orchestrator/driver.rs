@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use volant_protocol::{AGENT_PORT, ShutdownMode, ShutdownRequest};
 
 use crate::agent;
 use crate::model::{EventKind, Vm, VmState};
+use crate::net::Permit;
 use crate::orchestrator::machine::{Live, connect};
 use crate::orchestrator::policy::{Admit, Change, admit};
 use crate::orchestrator::start::{self, Started, reason};
 use crate::orchestrator::{Error, Handle, Shared, now_ms};
+use crate::sys::crash;
 use crate::vmm::Exit;
 
 /// Part of the stop timeout that the guest's processes get between SIGTERM and SIGKILL.
@@ -49,7 +52,16 @@ pub struct Driver {
     /// Changes asked for.
     pub commands: mpsc::Receiver<Command>,
     /// The machine, while there is one.
-    pub live: Option<(Live, oneshot::Receiver<Exit>)>,
+    pub running: Option<Running>,
+}
+
+/// A machine that is up.
+#[derive(Debug)]
+pub struct Running {
+    live: Live,
+    exit: oneshot::Receiver<Exit>,
+    /// Held for its end: the guest may send while its machine lives.
+    _permit: Permit,
 }
 
 impl std::fmt::Debug for Driver {
@@ -82,16 +94,19 @@ impl Driver {
                 (Ok(Admit::Nothing), _) => self.finish(command),
                 (Ok(Admit::Do), Change::Start) => next = self.begin_start(command).await,
                 (Ok(Admit::Do), Change::Stop) => {
-                    self.stop(false).await;
+                    self.stop().await;
                     self.finish(command);
                 }
                 (Ok(Admit::Do), Change::Restart) => {
-                    self.stop(false).await;
+                    self.stop().await;
                     next = self.begin_start(command).await;
                 }
                 (Ok(Admit::Do), Change::Delete) => {
-                    self.delete(command).await;
-                    return;
+                    let intent = self.store(VmState::Deleting, EventKind::Stopping, "vm deleting");
+                    match intent.await {
+                        Ok(()) => return self.delete(command).await,
+                        Err(error) => command.refuse(error),
+                    }
                 }
             }
         }
@@ -100,10 +115,10 @@ impl Driver {
     /// The next command; meanwhile the end of the machine is taken note of, before any command.
     async fn wait(&mut self) -> Option<Command> {
         loop {
-            let Some((_, exit)) = &mut self.live else { return self.commands.recv().await };
+            let Some(running) = &mut self.running else { return self.commands.recv().await };
             tokio::select! {
                 biased;
-                ended = exit => self.ended(ended.ok()).await,
+                ended = &mut running.exit => self.ended(ended.ok()).await,
                 command = self.commands.recv() => return command,
             }
         }
@@ -115,80 +130,96 @@ impl Driver {
         let _ = command.done.send(Ok(vm));
     }
 
-    /// Stores, then publishes. A store that fails leaves the published state as it was.
-    async fn set(&self, state: VmState, kind: EventKind, message: &str) {
+    /// Stores, then publishes.
+    ///
+    /// # Errors
+    /// The store's; the published state is as it was.
+    async fn store(&self, state: VmState, kind: EventKind, message: &str) -> Result<(), Error> {
         let id = self.vm.borrow().id;
         let stored =
-            self.shared.store.set_state(id, state, kind, message.to_owned(), now_ms()).await;
-        match stored {
-            Ok(Some((vm, event))) => {
-                self.vm.send_modify(|published| {
-                    (published.state, published.updated_at_ms) = (vm.state, vm.updated_at_ms);
-                });
-                self.shared.publish(event);
-            }
-            Ok(None) => tracing::error!(vm = %id, "the VM's row is gone"),
-            Err(error) => {
-                tracing::error!(vm = %id, error = crate::orchestrator::chain(&error), "state not stored");
-            }
+            self.shared.store.set_state(id, state, kind, message.to_owned(), now_ms()).await?;
+        let (vm, event) = stored.ok_or(Error::Internal("the VM's row is gone"))?;
+        self.vm.send_modify(|published| {
+            (published.state, published.updated_at_ms) = (vm.state, vm.updated_at_ms);
+        });
+        self.shared.publish(event);
+        Ok(())
+    }
+
+    /// Tells what has happened already. A store that fails cannot undo it: the daemon's next start
+    /// brings the row to the truth.
+    async fn set(&self, state: VmState, kind: EventKind, message: &str) {
+        if let Err(error) = self.store(state, kind, message).await {
+            let id = self.vm.borrow().id;
+            tracing::error!(vm = %id, error = crate::orchestrator::chain(&error), "state not stored");
         }
     }
 
     async fn begin_start(&mut self, command: Command) -> Option<Command> {
-        if let Err(error) = self.shared.admit_memory(self.vm.borrow().spec.memory_mib) {
+        let wanted_mib = self.vm.borrow().spec.memory_mib;
+        let intent = match self.shared.admit_memory(wanted_mib) {
+            Ok(()) => self.store(VmState::Starting, EventKind::Starting, "vm starting").await,
+            refused => refused,
+        };
+        if let Err(error) = intent {
             command.refuse(error);
             return None;
         }
-        self.set(VmState::Starting, EventKind::Starting, "vm starting").await;
         self.start(command).await
     }
 
     /// Starts; a stop or delete that comes meanwhile interrupts it and is returned to be done next.
     async fn start(&mut self, command: Command) -> Option<Command> {
+        crash::point("start.stored");
         let vm = self.vm.borrow().clone();
         let Command { accepted, done, .. } = command;
         let _ = accepted.send(Ok(vm.clone()));
         let (shared, handle) = (Arc::clone(&self.shared), Arc::clone(&self.handle));
-        let pipeline = start::run(&shared, &vm, Instant::now(), |live| handle.publish(live));
+        let interrupted = CancellationToken::new();
+        let publish = |live: &_| handle.publish(live);
+        let pipeline = start::run(&shared, &vm, Instant::now(), &interrupted, publish);
         tokio::pin!(pipeline);
+        let mut then = None;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut pipeline => break outcome,
-                next = self.commands.recv() => match next {
-                    Some(next) if matches!(next.change, Change::Stop | Change::Delete) => {
-                        let _ = done.send(Err(Error::StartFailed("it was stopped".to_owned())));
-                        self.set(VmState::Stopped, EventKind::Stopped, "start interrupted").await;
-                        return Some(next);
+                Some(next) = self.commands.recv(), if then.is_none() => match next.change {
+                    Change::Stop | Change::Delete => {
+                        interrupted.cancel();
+                        then = Some(next);
                     }
-                    Some(next) => next.refuse(Error::State { state: "starting", what: "wait until it runs" }),
-                    None => return None,
+                    _ => next.refuse(Error::State { state: "starting", what: "wait until it runs" }),
                 },
             }
         };
         match outcome {
-            Ok(Started { live, exit, timeline, exits }) => {
-                self.live = Some((live, exit));
+            // If it ran before the interruption was seen, the command that is next ends it.
+            Ok(Started { live, exit, permit, timeline, exits }) => {
+                self.running = Some(Running { live, exit, _permit: permit });
                 self.vm.send_modify(|vm| (vm.timeline, vm.boot_exits) = (timeline, exits));
                 self.set(VmState::Running, EventKind::Running, "vm running").await;
                 let _ = done.send(Ok(self.vm.borrow().clone()));
             }
+            Err(text) if then.is_some() => {
+                self.handle.withdraw();
+                self.set(VmState::Stopped, EventKind::Stopped, "start interrupted").await;
+                let _ = done.send(Err(Error::StartFailed(text)));
+            }
             Err(text) => {
+                self.handle.withdraw();
                 tracing::warn!(vm = %vm.id, reason = text, "a VM did not start");
                 let failed = VmState::Failed { reason: text.clone() };
                 self.set(failed, EventKind::Crashed, &text).await;
                 let _ = done.send(Err(Error::StartFailed(text)));
             }
         }
-        None
+        then
     }
 
     /// The machine has ended by itself.
     async fn ended(&mut self, exit: Option<Exit>) {
         let text = reason(exit.clone());
-        if let Some((live, _)) = self.live.take() {
-            live.stop().await;
-        }
-        self.handle.withdraw();
+        self.end_machine().await;
         match exit {
             Some(Exit::PowerOff | Exit::Reset | Exit::Stopped) => {
                 self.set(VmState::Stopped, EventKind::Stopped, &text).await;
@@ -199,47 +230,52 @@ impl Driver {
         }
     }
 
-    /// Asks the guest, then ends the machine. `quiet` leaves the state to the caller.
-    async fn stop(&mut self, quiet: bool) {
-        let Some((live, exit)) = self.live.take() else {
-            if !quiet {
-                self.set(VmState::Stopped, EventKind::Stopped, "vm stopped").await;
-            }
-            return;
-        };
-        if !quiet {
-            self.set(VmState::Stopping, EventKind::Stopping, "vm stopping").await;
+    /// Ends the machine, if there is one, and takes back its right to send.
+    async fn end_machine(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.live.stop().await;
         }
+        self.handle.withdraw();
+    }
+
+    /// Asks the guest, then ends the machine.
+    async fn stop(&mut self) {
+        self.set(VmState::Stopping, EventKind::Stopping, "vm stopping").await;
+        crash::point("stop.stored");
+        let graceful = self.ask_guest_to_end().await;
+        crash::point("stop.asked");
+        self.end_machine().await;
+        crash::point("stop.ended");
+        let message =
+            if graceful { "vm stopped" } else { "vm stopped: the guest did not end in time" };
+        self.set(VmState::Stopped, EventKind::Stopped, message).await;
+    }
+
+    /// Whether the guest has powered itself off within the stop timeout.
+    async fn ask_guest_to_end(&mut self) -> bool {
+        let Some(running) = &mut self.running else { return true };
         let timeout = self.shared.config.stop_timeout;
         let asked = async {
-            let vsock = live.machine()?.vsock();
+            let vsock = running.live.machine()?.vsock();
             let stream = connect(&vsock, AGENT_PORT).await.ok()?;
             let grace = timeout / GRACE_SHARE;
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(0);
             let request = ShutdownRequest { mode: ShutdownMode::Poweroff, grace_ms };
             agent::shutdown(stream, &request).await.ok()?;
-            exit.await.ok()
+            (&mut running.exit).await.ok()
         };
-        let graceful = matches!(tokio::time::timeout(timeout, asked).await, Ok(Some(_)));
-        live.stop().await;
-        self.handle.withdraw();
-        if !quiet {
-            let message =
-                if graceful { "vm stopped" } else { "vm stopped: the guest did not end in time" };
-            self.set(VmState::Stopped, EventKind::Stopped, message).await;
-        }
+        matches!(tokio::time::timeout(timeout, asked).await, Ok(Some(_)))
     }
 
     async fn delete(&mut self, command: Command) {
-        self.set(VmState::Deleting, EventKind::Stopping, "vm deleting").await;
-        if let Some((live, _)) = self.live.take() {
-            live.stop().await;
-        }
-        self.handle.withdraw();
+        crash::point("delete.stored");
+        self.end_machine().await;
+        crash::point("delete.ended");
         let vm = self.vm.borrow().clone();
         let _ = command.accepted.send(Ok(vm.clone()));
         let outcome = match self.shared.store.delete_vm(vm.id, now_ms()).await {
             Ok(event) => {
+                crash::point("delete.done");
                 self.shared.forget(&vm);
                 if let Some(event) = event {
                     self.shared.publish(event);

@@ -24,6 +24,7 @@ use crate::artifact;
 use crate::model::{Event, EventKind, NewVm, Vm, VmName, VmState};
 use crate::net::Network;
 use crate::store::{Store, StoreError};
+use crate::sys::crash;
 use crate::vmm::{Hypervisor, Vsock};
 use driver::{Command, Driver};
 use machine::Live;
@@ -213,7 +214,7 @@ impl Orchestrator {
             handle: Arc::clone(&handle),
             vm: published,
             commands: queue,
-            live: None,
+            running: None,
         };
         let mut vms = self.shared.vms.write().unwrap_or_else(PoisonError::into_inner);
         vms.insert(name, Arc::clone(&handle));
@@ -259,6 +260,7 @@ impl Orchestrator {
             StoreError::NameTaken => Error::NameTaken(name.to_string()),
             other => other.into(),
         })?;
+        crash::point("create.stored");
         let (command, answers) = command(Change::Start);
         self.adopt(vm.clone(), start.then_some(command));
         self.shared.publish(event);

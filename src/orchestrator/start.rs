@@ -1,18 +1,21 @@
-//! From a stored intent to a guest whose agent has answered, in phases. Dropping the future at any
-//! phase undoes what it had made: every resource has an owner that cleans up.
+//! From a stored intent to a guest whose agent has answered, in phases. A phase that fails undoes
+//! what was made: every resource has an owner that cleans up.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use volant_protocol::{GuestConfig, HOST_PORT, NetworkConfig};
 
 use crate::agent;
 use crate::artifact;
 use crate::model::{BootStep, Vm};
-use crate::net::Port;
+use crate::net::{Attachment, Permit, Port};
 use crate::orchestrator::machine::{Live, accept};
 use crate::orchestrator::{Shared, cmdline};
+use crate::sys::crash;
 use crate::vmm::{BootProtocol, Console, Exit, NetSpec, Spec};
 
 /// Bytes of the console quoted when a guest does not come up.
@@ -25,6 +28,8 @@ pub struct Started {
     pub live: Live,
     /// How the machine ends.
     pub exit: oneshot::Receiver<Exit>,
+    /// Its right to send.
+    pub permit: Permit,
     /// What took how long.
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns until the agent answered.
@@ -43,7 +48,8 @@ impl Clock {
     }
 }
 
-/// Starts `vm`. `publish` gets the machine's console and vsock as soon as they exist.
+/// Starts `vm`. `publish` gets the machine's console and vsock as soon as they exist. When
+/// `interrupted` is cancelled the machine is ended as if it had failed.
 ///
 /// # Errors
 /// One sentence for the user.
@@ -51,22 +57,18 @@ pub async fn run(
     shared: &Shared,
     vm: &Vm,
     began: Instant,
+    interrupted: &CancellationToken,
     publish: impl Fn(&Live),
 ) -> Result<Started, String> {
     let mut clock = Clock { began, steps: Vec::new() };
     clock.mark("stored");
-    let spec = &vm.spec;
-    let kernel = spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
-    let initramfs = spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
-    let open = |error: artifact::ArtifactError| error.to_string();
-    let (kernel, initramfs) = (
-        artifact::open_kernel(kernel).map_err(open)?,
-        artifact::open_initramfs(initramfs).map_err(open)?,
-    );
+    let (kernel, initramfs) = open_images(shared, vm).map_err(|error| error.to_string())?;
     clock.mark("files_open");
     let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
-    let tap = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
+    let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
+    let Attachment { tap, permit } = attached;
     clock.mark("tap_ready");
+    let spec = &vm.spec;
     let machine = Spec {
         label: vm.id.to_string(),
         vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
@@ -81,12 +83,14 @@ pub async fn run(
     };
     let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
     clock.mark("machine_built");
+    crash::point("start.built");
     let Some(machine) = live.machine() else { return Err("no machine".to_owned()) };
     let vsock = machine.vsock();
     let mut listener = vsock.listen(HOST_PORT).map_err(|error| error.to_string())?;
     publish(&live);
     machine.resume();
     clock.mark("vcpus_started");
+    crash::point("start.resumed");
     let config = guest_config(shared, vm);
     let answered = async {
         let stream = accept(&mut listener).await.map_err(|error| error.to_string())?;
@@ -100,6 +104,7 @@ pub async fn run(
         biased;
         ended = &mut exit => Err(format!("the guest ended while booting: {}", reason(ended.ok()))),
         outcome = answered => outcome,
+        () = interrupted.cancelled() => Err("it was stopped".to_owned()),
         () = tokio::time::sleep(limit) => Err(format!("the agent did not answer in {} s", limit.as_secs())),
     };
     if let Err(text) = outcome {
@@ -112,7 +117,14 @@ pub async fn run(
         });
     }
     let exits = machine.stats().exits;
-    Ok(Started { live, exit, timeline: clock.steps, exits })
+    crash::point("start.answered");
+    Ok(Started { live, exit, permit, timeline: clock.steps, exits })
+}
+
+fn open_images(shared: &Shared, vm: &Vm) -> Result<(File, File), artifact::ArtifactError> {
+    let kernel = vm.spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
+    let initramfs = vm.spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
+    Ok((artifact::open_kernel(kernel)?, artifact::open_initramfs(initramfs)?))
 }
 
 /// One sentence for the end of a machine.

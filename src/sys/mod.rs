@@ -1,3 +1,4 @@
 //! Safe wrappers over system calls that no library wraps. No policy, no names, no tokio.
 
+pub mod crash;
 pub mod tap;

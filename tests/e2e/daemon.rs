@@ -1,5 +1,6 @@
 //! A daemon of its own for one test: own state folder and socket; ended and removed afterwards.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -14,11 +15,11 @@ pub(crate) struct Daemon {
     child: Child,
 }
 
-fn named(variable: &str) -> PathBuf {
+pub(crate) fn named(variable: &str) -> PathBuf {
     std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set"))
 }
 
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, crash_at: &str) -> Child {
     let path = |name: &str| folder.join(name);
     let log = std::fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
     Command::new(named("VOLANTD"))
@@ -29,6 +30,7 @@ fn spawn(folder: &Path) -> Child {
         .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
         .args(["--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
         .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "100000"])
+        .env("VOLANT_CRASH_AT", crash_at)
         .stderr(log)
         .spawn()
         .unwrap()
@@ -38,7 +40,7 @@ impl Daemon {
     pub(crate) fn start() -> Daemon {
         assert!(Path::new("/dev/kvm").exists(), "this suite needs /dev/kvm; see docs/devvm.md");
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(folder.path());
+        let child = spawn(folder.path(), "");
         let daemon = Daemon { folder, child };
         daemon.wait_ready();
         daemon
@@ -51,8 +53,44 @@ impl Daemon {
     pub(crate) fn kill_and_restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(self.folder.path());
+        self.child = spawn(self.folder.path(), "");
         self.wait_ready();
+    }
+
+    /// Restarts with the order to die at `point` (`sys/crash.rs`).
+    pub(crate) fn restart_to_crash_at(&mut self, point: &str) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.folder.path(), point);
+        self.wait_ready();
+    }
+
+    /// Waits for the death that was ordered, and starts without an order.
+    pub(crate) fn restart_after_crash(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the daemon did not die where it was told to");
+            std::thread::park_timeout(POLL);
+        }
+        self.child = spawn(self.folder.path(), "");
+        self.wait_ready();
+    }
+
+    /// Files in the state folder, the database's temporary ones aside.
+    pub(crate) fn state_files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        let mut folders = vec![self.state_dir()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.to_string_lossy().contains("state.db-") {
+                    files.insert(path.display().to_string());
+                }
+            }
+        }
+        files
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
@@ -60,6 +98,10 @@ impl Daemon {
         command.arg("ctl").env("VOLANT_HOST", format!("unix://{}", self.socket().display()));
         command.args(args);
         command
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     fn socket(&self) -> PathBuf {

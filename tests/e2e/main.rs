@@ -2,7 +2,10 @@
 //! never skips, where it is not. VOLANTD, VOLARY and VOLANT_KERNEL name what is tested.
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
+mod crash;
 mod daemon;
+mod host;
+mod network;
 
 use std::io::Write;
 use std::process::Stdio;
