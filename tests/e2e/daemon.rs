@@ -41,13 +41,23 @@ impl Daemon {
         assert!(Path::new("/dev/kvm").exists(), "this suite needs /dev/kvm; see docs/devvm.md");
         let folder = tempfile::tempdir().unwrap();
         let child = spawn(folder.path(), "");
-        let daemon = Daemon { folder, child };
+        let mut daemon = Daemon { folder, child };
         daemon.wait_ready();
         daemon
     }
 
-    fn wait_ready(&self) {
-        self.wait("the daemon to answer", || self.ctl(&["vms", "list"]).status.success());
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.ctl(&["vms", "list"]).status.success() {
+            let ended = self.child.try_wait().unwrap();
+            let waiting = ended.is_none() && Instant::now() < deadline;
+            assert!(waiting, "the daemon does not answer ({ended:?}); the log:\n{}", self.log());
+            std::thread::park_timeout(POLL);
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     pub(crate) fn kill_and_restart(&mut self) {
@@ -124,8 +134,7 @@ impl Daemon {
     fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
-            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
-            assert!(Instant::now() < deadline, "waited for {what}; the log:\n{}", log());
+            assert!(Instant::now() < deadline, "waited for {what}; the log:\n{}", self.log());
             std::thread::park_timeout(POLL);
         }
     }
@@ -138,9 +147,8 @@ impl Drop for Daemon {
         }
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             // Captured by the test harness, and shown since this test fails.
-            print_log(&log);
+            print_log(&self.log());
         }
     }
 }

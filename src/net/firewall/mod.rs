@@ -114,10 +114,10 @@ impl Firewall {
             source_nat_chain(&mut inet, config);
             let mut bridge = Table { batch: inet.batch, name: table, family: BRIDGE };
             bridge.add_ports_set();
-            identity_chain(&mut bridge, &config.bridge);
+            identity_chain(&mut bridge);
         });
         made.map_err(|source| NetError::Host {
-            step: "set up nftables (are the modules nf_tables, nft_masq, nft_ct, nft_reject_inet and nf_tables_bridge there?)"
+            step: "set up nftables (are the modules nf_tables, nft_masq, nft_ct and nft_reject_inet there?)"
                 .to_owned(),
             source,
         })?;
@@ -269,10 +269,10 @@ fn source_nat_chain(table: &mut Table<'_>, config: &NetConfig) {
 }
 
 /// What comes from a guest carries the guest's own addresses, or is dropped. IPv4 and ARP only.
-fn identity_chain(table: &mut Table<'_>, bridge: &str) {
+fn identity_chain(table: &mut Table<'_>) {
     let chain = c"prerouting";
     table.add_chain(chain, c"filter", PREROUTING, PRIORITY_FIRST);
-    let guests = |rule: Rule| rule.enters_bridge(bridge).comes_from_prefix(super::TAP_PREFIX);
+    let guests = |rule: Rule| rule.comes_from_prefix(super::TAP_PREFIX);
     table.add_rule(chain, |rule| {
         guests(rule).protocol(Protocol::Ipv4).sender_in(PORTS).verdict(Verdict::Accept)
     });

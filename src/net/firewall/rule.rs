@@ -10,6 +10,7 @@ use netlink_bindings::nftables::{
     CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprAttrs, PushExprListAttrs, Registers,
     RejectInetCode, RejectTypes, VerdictCode,
 };
+use netlink_bindings::traits::Pusher;
 
 const VALUE: u32 = Registers::Reg3208 as u32;
 const KEY: u32 = Registers::Reg3200 as u32;
@@ -122,11 +123,6 @@ impl Rule {
         self.meta(MetaKeys::Iifname, VALUE).compare(CmpOps::Eq, prefix.as_bytes())
     }
 
-    /// The frame came in by a port of this bridge.
-    pub fn enters_bridge(self, bridge: &str) -> Rule {
-        self.name(MetaKeys::BriIifname, CmpOps::Eq, bridge)
-    }
-
     /// The packet leaves by this interface.
     pub fn goes_to(self, interface: &str) -> Rule {
         self.name(MetaKeys::Oifname, CmpOps::Eq, interface)
@@ -207,7 +203,12 @@ impl Rule {
 
     fn lookup(self, set: &CStr) -> Rule {
         self.add(|expression| {
-            expression.nested_data_lookup().push_set(set).push_sreg(KEY);
+            let mut lookup = expression.nested_data_lookup().push_set(set);
+            let bytes = lookup.as_vec_mut();
+            // NFTA_LOOKUP_SREG by hand: the package's number for it is that of another attribute.
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes.extend([8u16, 2].map(u16::to_ne_bytes).concat());
+            bytes.extend(KEY.to_be_bytes());
         })
     }
 
