@@ -208,6 +208,12 @@ pub struct CreateArgs {
     /// Environment, KEY=VALUE
     #[arg(long, value_parser = key_value)]
     pub env: Vec<(String, String)>,
+    /// Raw file of the daemon's host as a disk, /dev/vda first; PATH:ro for read-only
+    #[arg(long = "disk", value_name = "PATH[:ro]")]
+    pub disks: Vec<String>,
+    /// How an ELF kernel is entered: auto, pvh or linux64
+    #[arg(long, default_value = "auto")]
+    pub boot_protocol: String,
     /// No serial console
     #[arg(long)]
     pub no_console: bool,

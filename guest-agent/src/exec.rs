@@ -1,4 +1,4 @@
-//! One process for one connection: frames in, frames out, a deadline, and nothing left behind.
+//! One process for one connection: frames in, frames out, a deadline.
 #![expect(unsafe_code, reason = "session, group and cgroup are set between fork and exec")]
 
 use std::collections::BTreeMap;
@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +20,7 @@ use tokio::task::JoinSet;
 use volant_protocol::{Decoder, ExecRequest, ExecStatus, Frame, FrameKind};
 
 use crate::reap::{Reaper, Started};
+use crate::tree::Tree;
 use crate::user::{User, find};
 
 /// Arguments and variables of one request.
@@ -32,7 +32,6 @@ const QUEUE_LEN: usize = 4;
 /// After the process has ended: how long its pipes may stay silent before they are given up, since
 /// a child that lives on may hold them open for ever.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Checks what can be known before a process exists.
@@ -76,13 +75,14 @@ pub async fn run<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let tree = Tree::new();
+    let mut tree = Tree::create();
     let status = match start(&request, &base_env, &reaper, &tree) {
         Ok(started) => supervise(&mut reader, &mut writer, started, &request, &tree).await,
         Err(status) => Some(status),
     };
-    tree.kill();
     if let Some(status) = status {
+        // What the process has put into the background lives on, as after a shell's own end.
+        tree.release();
         let payload = serde_json::to_vec(&status).unwrap_or_default();
         let frame = Frame { kind: FrameKind::Exit, payload: payload.into() };
         let _ = send(&mut writer, &frame).await;
@@ -295,58 +295,5 @@ async fn wait(
         signal: status.terminating_signal(),
         timed_out,
         error: None,
-    }
-}
-
-/// The processes of one exec: a cgroup where there is one, the process group in any case.
-#[derive(Debug)]
-struct Tree {
-    cgroup: Option<PathBuf>,
-    group: std::sync::Mutex<Option<Pid>>,
-}
-
-impl Tree {
-    fn new() -> Tree {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("{CGROUP_ROOT}/exec-{}-{number}", std::process::id()));
-        let made = std::process::id() == 1 && fs::create_dir(&path).is_ok();
-        Tree { cgroup: made.then_some(path), group: std::sync::Mutex::new(None) }
-    }
-
-    fn procs(&self) -> Option<File> {
-        let path = self.cgroup.as_ref()?.join("cgroup.procs");
-        fs::OpenOptions::new().write(true).open(path).ok()
-    }
-
-    fn adopt(&self, pid: Pid) {
-        *self.group.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(pid);
-    }
-
-    /// Kills whatever is left. The cgroup reaches what has left the process group.
-    fn kill(&self) {
-        if let Some(path) = &self.cgroup {
-            let _ = fs::write(path.join("cgroup.kill"), "1");
-        }
-        if let Some(pid) = *self.group.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        self.kill();
-        if let Some(path) = self.cgroup.take() {
-            tokio::spawn(async move {
-                // Empty only when the killed have been reaped, a moment later.
-                for _ in 0..50 {
-                    if fs::remove_dir(&path).is_ok() {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            });
-        }
     }
 }

@@ -9,4 +9,5 @@ pub mod http;
 pub mod init;
 pub mod network;
 pub mod reap;
+pub mod tree;
 pub mod user;

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use crate::model::{Event, NewVm, Vm, VmName, VmSpec, VmState};
-use crate::wire::{BootStepView, BootView, CreateVm, EventView, VmView};
+use crate::model::{BootProtocol, Disk, Event, InvalidSpec, NewVm, Vm, VmName, VmSpec, VmState};
+use crate::wire::{BootStepView, BootView, CreateVm, DiskView, EventView, VmView};
 
 use crate::api::error::Refusal;
 
@@ -31,17 +31,27 @@ pub fn vm(vm: &Vm) -> VmView {
         memory_mb: vm.spec.memory_mib,
         kernel_cmdline: vm.spec.kernel_cmdline.clone(),
         console: vm.spec.console,
+        disks: vm.spec.disks.iter().map(disk).collect(),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
     }
 }
 
+fn disk(disk: &Disk) -> DiskView {
+    DiskView { path: disk.path.to_string_lossy().into_owned(), readonly: disk.readonly }
+}
+
 /// A request as the engine takes it; limits are the engine's to check.
 ///
 /// # Errors
-/// The name is none.
+/// The name is none, or there is no such boot protocol.
 pub fn new_vm(body: CreateVm) -> Result<NewVm, Refusal> {
+    let boot_protocol = BootProtocol::from_word(&body.boot_protocol).ok_or_else(|| InvalidSpec {
+        field: "boot_protocol",
+        reason: "auto, pvh or linux64".to_owned(),
+    });
+    let disk = |disk: DiskView| Disk { path: disk.path.into(), readonly: disk.readonly };
     Ok(NewVm {
         name: VmName::try_from(body.name.as_str())?,
         runtime: body.runtime.unwrap_or_else(|| "default".to_owned()),
@@ -53,6 +63,8 @@ pub fn new_vm(body: CreateVm) -> Result<NewVm, Refusal> {
             kernel_cmdline: body.kernel_cmdline,
             env: body.env,
             console: body.console,
+            disks: body.disks.into_iter().map(disk).collect(),
+            boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
         },
     })
 }

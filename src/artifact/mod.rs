@@ -2,7 +2,7 @@
 
 mod initramfs;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn unusable(path: &Path, reason: impl Into<String>) -> ArtifactError {
 /// # Errors
 /// [`ArtifactError::Unusable`] for a missing, truncated or foreign file.
 pub fn open_kernel(path: &Path) -> Result<File, ArtifactError> {
-    let file = open(path)?;
+    let file = open(path, Access::default())?;
     let mut magic = [0u8; 20];
     (&file).read_exact(&mut magic).map_err(|_| unusable(path, "is too short to be a kernel"))?;
     if &magic[..4] == b"\x7fELF" {
@@ -63,11 +63,43 @@ pub fn open_kernel(path: &Path) -> Result<File, ArtifactError> {
 /// # Errors
 /// [`ArtifactError`].
 pub fn open_initramfs(path: &Path) -> Result<File, ArtifactError> {
-    open(path)
+    open(path, Access::default())
+}
+
+/// Opens a disk: a regular file or block device, not empty. A disk that is written to is locked
+/// (flock) against every other use, one that is only read against writers, until it is closed.
+///
+/// # Errors
+/// [`ArtifactError::Unusable`] for a missing file, one of another kind, or one in use.
+pub fn open_disk(path: &Path, readonly: bool) -> Result<File, ArtifactError> {
+    let file = open(path, Access { write: !readonly, block_device: true })?;
+    let locked = if readonly { file.try_lock_shared() } else { file.try_lock() };
+    match locked {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(unusable(path, "is in use as a disk already")),
+        Err(TryLockError::Error(source)) => {
+            Err(ArtifactError::Host { step: "lock", path: path.to_owned(), source })
+        }
+    }
+}
+
+/// Whether a file could be a disk, whoever uses it now.
+///
+/// # Errors
+/// [`ArtifactError::Unusable`] for a missing file or one of another kind.
+pub fn look_at_disk(path: &Path) -> Result<(), ArtifactError> {
+    open(path, Access { write: false, block_device: true }).map(drop)
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Access {
+    write: bool,
+    block_device: bool,
 }
 
 /// Opens without blocking on a FIFO and looks before it trusts.
-fn open(path: &Path) -> Result<File, ArtifactError> {
+fn open(path: &Path, access: Access) -> Result<File, ArtifactError> {
     if !path.is_absolute() {
         return Err(unusable(path, "is not an absolute path"));
     }
@@ -81,7 +113,7 @@ fn open(path: &Path) -> Result<File, ArtifactError> {
         () if kind.is_socket() => Some("is a socket"),
         () if kind.is_fifo() => Some("is a FIFO"),
         () if kind.is_char_device() => Some("is a character device"),
-        () if kind.is_block_device() => Some("is a block device"),
+        () if kind.is_block_device() && !access.block_device => Some("is a block device"),
         () if kind.is_file() && meta.len() == 0 => Some("is empty"),
         () => None,
     };
@@ -91,6 +123,7 @@ fn open(path: &Path) -> Result<File, ArtifactError> {
     // O_NONBLOCK: what was looked at may have become a FIFO by now.
     OpenOptions::new()
         .read(true)
+        .write(access.write)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path)
         .map_err(|source| ArtifactError::Host { step: "open", path: path.to_owned(), source })
@@ -125,5 +158,19 @@ mod tests {
             assert!(reason.contains(text), "{name}: {reason}");
         }
         assert!(reason(open_kernel(Path::new("vmlinux"))).contains("absolute"));
+    }
+
+    #[test]
+    fn a_disk_has_one_writer_or_many_readers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, [0; 512]).unwrap();
+        let reader = open_disk(&path, true).unwrap();
+        let another = open_disk(&path, true).unwrap();
+        assert!(reason(open_disk(&path, false)).contains("in use"));
+        drop((reader, another));
+        let _writer = open_disk(&path, false).unwrap();
+        assert!(reason(open_disk(&path, true)).contains("in use"));
+        assert!(reason(open_disk(folder.path(), true)).contains("is a directory"));
     }
 }

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{console, exec, output};
-use crate::wire::{CreateVm, VmView};
+use crate::wire::{CreateVm, DiskView, VmView};
 
 const NO_BODY: Option<&()> = None;
 
@@ -85,6 +85,8 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         env: args.env.into_iter().collect(),
         console: !args.no_console,
         start: !args.no_start,
+        disks: args.disks.iter().map(|text| disk(text)).collect(),
+        boot_protocol: args.boot_protocol,
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);
@@ -92,6 +94,11 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
     let vm: Result<VmView, Failure> = client.json(Method::POST, &path, Some(&body)).await;
     spinner.finish_and_clear();
     output::vms(form, &[vm?], true)
+}
+
+fn disk(text: &str) -> DiskView {
+    let readonly = text.strip_suffix(":ro");
+    DiskView { path: readonly.unwrap_or(text).to_owned(), readonly: readonly.is_some() }
 }
 
 async fn change(

@@ -9,7 +9,7 @@ mod vm;
 
 pub use event::{Event, EventKind};
 pub use name::{InvalidName, VmName};
-pub use vm::{BootStep, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
+pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
 
 /// Who must act on a failure. The only thing that skins (REST, ctl, ...) look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,50 @@ pub struct VmSpec {
     pub env: BTreeMap<String, String>,
     /// Whether the guest gets a serial console.
     pub console: bool,
+    /// Disks, `/dev/vda` first; at most [`VmSpec::DISKS_MAX`].
+    pub disks: Vec<Disk>,
+    /// How an ELF kernel is entered.
+    pub boot_protocol: BootProtocol,
+}
+
+/// A disk in a raw file of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// A regular file or block device.
+    pub path: PathBuf,
+    /// The guest cannot write.
+    pub readonly: bool,
+}
+
+/// How an ELF kernel is entered. A bzImage has one way only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootProtocol {
+    /// PVH if the kernel offers it, the 64-bit protocol otherwise.
+    Auto,
+    /// PVH.
+    Pvh,
+    /// The 64-bit boot protocol.
+    Linux64,
+}
+
+impl BootProtocol {
+    /// All of them, with the word for each on the wire and in the store.
+    pub const WORDS: [(BootProtocol, &'static str); 3] = [
+        (BootProtocol::Auto, "auto"),
+        (BootProtocol::Pvh, "pvh"),
+        (BootProtocol::Linux64, "linux64"),
+    ];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        let found = BootProtocol::WORDS.iter().find(|(protocol, _)| *protocol == self);
+        found.map_or("auto", |(_, word)| word)
+    }
+
+    /// The protocol of that word.
+    pub fn from_word(word: &str) -> Option<BootProtocol> {
+        BootProtocol::WORDS.iter().find(|(_, known)| *known == word).map(|(protocol, _)| *protocol)
+    }
 }
 
 /// Why a specification was refused; `field` is the name on the wire.
@@ -66,8 +110,10 @@ impl VmSpec {
     pub const MEMORY_MIB_MAX: u64 = 1024 * 1024;
     /// Room on the kernel command line after the daemon's own words.
     pub const KERNEL_CMDLINE_LEN_MAX: usize = 1024;
-    /// Variables and bytes of environment.
+    /// Variables of environment.
     pub const ENV_MAX: usize = 256;
+    /// Disks.
+    pub const DISKS_MAX: usize = 8;
 
     /// Checks every limit that does not depend on the host.
     ///
@@ -95,6 +141,9 @@ impl VmSpec {
         {
             let reason = format!("at most {} variables, names without '='", VmSpec::ENV_MAX);
             return refuse("env", reason);
+        }
+        if VmSpec::DISKS_MAX < self.disks.len() {
+            return refuse("disks", format!("at most {} disks", VmSpec::DISKS_MAX));
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ pub enum Error {
     /// A file that the VM needs cannot be used.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// Kernel and initramfs cannot boot in the memory given.
+    #[error("{0}")]
+    Image(String),
     /// The VM's state forbids it.
     #[error("the VM is {state}: {what}")]
     State {
@@ -81,7 +84,9 @@ impl Error {
         match self {
             Error::NotFound(_) => Kind::NotFound,
             Error::NameTaken(_) | Error::State { .. } => Kind::Conflict,
-            Error::Spec(_) | Error::Artifact(ArtifactError::Unusable { .. }) => Kind::Invalid,
+            Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
+                Kind::Invalid
+            }
             Error::Busy | Error::ShuttingDown | Error::Agent(_) | Error::PortClosed(_) => {
                 Kind::Unavailable
             }
@@ -100,7 +105,7 @@ impl Error {
             Error::NotFound(_) => "vm_not_found",
             Error::NameTaken(_) => "vm_exists",
             Error::Spec(_) => "invalid_spec",
-            Error::Artifact(_) => "invalid_artifact",
+            Error::Artifact(_) | Error::Image(_) => "invalid_artifact",
             Error::State { .. } => "vm_state",
             Error::Busy => "vm_busy",
             Error::NoAddress => "addresses_exhausted",

@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
 use crate::agent::{self, AgentError, StreamObject};
-use crate::artifact;
 use crate::model::{Event, EventKind, NewVm, Vm, VmName, VmState};
 use crate::net::Network;
 use crate::store::{Store, StoreError};
@@ -234,9 +233,7 @@ impl Orchestrator {
     pub async fn create(&self, new: NewVm, start: bool, wait: Wait) -> Result<Vm, Error> {
         self.open_for_changes()?;
         new.spec.validate()?;
-        let config = &self.shared.config;
-        artifact::open_kernel(new.spec.kernel.as_ref().unwrap_or(&config.kernel))?;
-        artifact::open_initramfs(new.spec.initramfs.as_ref().unwrap_or(&config.initramfs))?;
+        start::check(&self.shared, &new.spec)?;
         if start {
             self.shared.admit_memory(new.spec.memory_mib)?;
         }

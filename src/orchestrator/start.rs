@@ -2,6 +2,7 @@
 //! what was made: every resource has an owner that cleans up.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use volant_protocol::{GuestConfig, HOST_PORT, NetworkConfig};
 
 use crate::agent;
-use crate::artifact;
-use crate::model::{BootStep, Vm};
+use crate::artifact::{self, ArtifactError};
+use crate::model::{self, BootStep, Disk, Vm, VmSpec};
 use crate::net::{Attachment, Permit, Port};
 use crate::orchestrator::machine::{Live, accept};
-use crate::orchestrator::{Shared, cmdline};
+use crate::orchestrator::{Error, Shared, cmdline};
 use crate::sys::crash;
-use crate::vmm::{BootProtocol, Console, Exit, NetSpec, Spec};
+use crate::vmm::{self, BootProtocol, Console, DiskSpec, Exit, NetSpec, Spec, check_images};
 
 /// Bytes of the console quoted when a guest does not come up.
 const CONSOLE_TAIL_LEN: usize = 200;
@@ -62,25 +63,15 @@ pub async fn run(
 ) -> Result<Started, String> {
     let mut clock = Clock { began, steps: Vec::new() };
     clock.mark("stored");
-    let (kernel, initramfs) = open_images(shared, vm).map_err(|error| error.to_string())?;
+    let opened = open_images(shared, &vm.spec)
+        .and_then(|(kernel, initramfs)| Ok((kernel, initramfs, open_disks(&vm.spec)?)));
+    let (kernel, initramfs, disks) = opened.map_err(|error| error.to_string())?;
     clock.mark("files_open");
     let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
     let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
     let Attachment { tap, permit } = attached;
     clock.mark("tap_ready");
-    let spec = &vm.spec;
-    let machine = Spec {
-        label: vm.id.to_string(),
-        vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
-        memory_mib: spec.memory_mib,
-        kernel,
-        initramfs: Some(initramfs),
-        cmdline: cmdline::for_spec(spec),
-        boot_protocol: BootProtocol::Auto,
-        console: spec.console,
-        cid: vm.cid,
-        net: Some(NetSpec { tap, mac: vm.mac.0 }),
-    };
+    let machine = machine_spec(vm, kernel, initramfs, disks, tap);
     let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
     clock.mark("machine_built");
     crash::point("start.built");
@@ -121,10 +112,62 @@ pub async fn run(
     Ok(Started { live, exit, permit, timeline: clock.steps, exits })
 }
 
-fn open_images(shared: &Shared, vm: &Vm) -> Result<(File, File), artifact::ArtifactError> {
-    let kernel = vm.spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
-    let initramfs = vm.spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
+fn machine_spec(
+    vm: &Vm,
+    kernel: File,
+    initramfs: File,
+    disks: Vec<DiskSpec>,
+    tap: OwnedFd,
+) -> Spec {
+    let spec = &vm.spec;
+    Spec {
+        label: vm.id.to_string(),
+        vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
+        memory_mib: spec.memory_mib,
+        kernel,
+        initramfs: Some(initramfs),
+        cmdline: cmdline::for_spec(spec),
+        boot_protocol: match spec.boot_protocol {
+            model::BootProtocol::Auto => BootProtocol::Auto,
+            model::BootProtocol::Pvh => BootProtocol::Pvh,
+            model::BootProtocol::Linux64 => BootProtocol::Linux64,
+        },
+        disks,
+        console: spec.console,
+        cid: vm.cid,
+        net: Some(NetSpec { tap, mac: vm.mac.0 }),
+    }
+}
+
+/// Whether a VM of this specification can be started at all, as far as its files tell. A disk that
+/// another VM has in use is no reason to refuse: it may be free when this one starts.
+///
+/// # Errors
+/// The first file that cannot be used.
+pub fn check(shared: &Shared, spec: &VmSpec) -> Result<(), Error> {
+    let (kernel, initramfs) = open_images(shared, spec)?;
+    check_images(&kernel, Some(&initramfs), spec.memory_mib).map_err(|error| match error {
+        vmm::Error::Image(text) => Error::Image(text),
+        vmm::Error::Host { .. } => Error::Internal("an image cannot be looked at"),
+    })?;
+    for disk in &spec.disks {
+        artifact::look_at_disk(&disk.path)?;
+    }
+    Ok(())
+}
+
+fn open_images(shared: &Shared, spec: &VmSpec) -> Result<(File, File), ArtifactError> {
+    let kernel = spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
+    let initramfs = spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
     Ok((artifact::open_kernel(kernel)?, artifact::open_initramfs(initramfs)?))
+}
+
+fn open_disks(spec: &VmSpec) -> Result<Vec<DiskSpec>, ArtifactError> {
+    let open = |(index, disk): (usize, &Disk)| {
+        let file = artifact::open_disk(&disk.path, disk.readonly)?;
+        Ok(DiskSpec { file, readonly: disk.readonly, serial: format!("disk-{index}") })
+    };
+    spec.disks.iter().enumerate().map(open).collect()
 }
 
 /// One sentence for the end of a machine.

@@ -24,6 +24,8 @@ async fn after_a_crash_every_row_tells_the_truth() {
             kernel_cmdline: String::new(),
             env: BTreeMap::new(),
             console: false,
+            disks: Vec::new(),
+            boot_protocol: crate::model::BootProtocol::Auto,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
         let new = NewVm { name, spec, runtime: "default".to_owned() };

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 
 use crate::store::{StoreError, sqlite};
 
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_first.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_disks.sql")];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::{EventKind, NewVm, VmName, VmSpec, VmState};
+use crate::model::{BootProtocol, Disk, EventKind, NewVm, VmName, VmSpec, VmState};
 
 fn new(name: &str) -> NewVm {
     NewVm {
@@ -15,6 +15,11 @@ fn new(name: &str) -> NewVm {
             kernel_cmdline: "quiet".to_owned(),
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             console: true,
+            disks: vec![
+                Disk { path: "/disks/a".into(), readonly: false },
+                Disk { path: "/disks/b".into(), readonly: true },
+            ],
+            boot_protocol: BootProtocol::Pvh,
         },
         runtime: "default".to_owned(),
     }

@@ -5,12 +5,14 @@ use std::net::Ipv4Addr;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use crate::model::{Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState};
+use crate::model::{
+    BootProtocol, Disk, Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState,
+};
 use crate::store::{Store, StoreError, events, sqlite};
 
 const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
-    l.address FROM vms v JOIN leases l ON l.vm_id = v.id";
+    l.address, v.disks, v.boot_protocol FROM vms v JOIN leases l ON l.vm_id = v.id";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -103,11 +105,17 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
     };
     let spec = &new.spec;
     let env = serde_json::to_string(&spec.env).unwrap_or_default();
+    let disks: Vec<(String, bool)> = spec
+        .disks
+        .iter()
+        .map(|disk| (disk.path.to_string_lossy().into_owned(), disk.readonly))
+        .collect();
+    let disks = serde_json::to_string(&disks).unwrap_or_default();
     let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
-         kernel_cmdline, env, console, created_at_ms, updated_at_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
+         kernel_cmdline, env, console, disks, boot_protocol, created_at_ms, updated_at_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -119,6 +127,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             spec.kernel_cmdline,
             env,
             spec.console,
+            disks,
+            spec.boot_protocol.as_str(),
             now
         ],
     );
@@ -159,6 +169,9 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
     let path = |text: String| (!text.is_empty()).then(|| text.into());
     let env: BTreeMap<String, String> =
         serde_json::from_str(&text(10)?).map_err(|_| corrupt("env"))?;
+    let disks: Vec<(String, bool)> =
+        serde_json::from_str(&text(15)?).map_err(|_| corrupt("disks"))?;
+    let disk = |(path, readonly): (String, bool)| Disk { path: path.into(), readonly };
     let reason = text(4)?;
     let id = number(0)?;
     let ip = Ipv4Addr::from(u32::try_from(number(14)?).map_err(|_| corrupt("address"))?);
@@ -173,6 +186,9 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
             kernel_cmdline: text(9)?,
             env,
             console: number(11)? != 0,
+            disks: disks.into_iter().map(disk).collect(),
+            boot_protocol: BootProtocol::from_word(&text(16)?)
+                .ok_or_else(|| corrupt("boot_protocol"))?,
         },
         runtime: text(2)?,
         state: match text(3)?.as_str() {

@@ -1,11 +1,10 @@
 //! Building a machine: one straight list, in the order that KVM wants.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use kvm_ioctls::{IoEventAddress, VmFd};
+use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -17,11 +16,13 @@ use crate::vmm::layout::{GSI_FIRST, GSI_SERIAL, MMIO, MMIO_SLOT_LEN, SLOTS_MAX};
 use crate::vmm::machine::{Ending, Machine};
 use crate::vmm::vcpu::{Context, Counters, VcpuHandle, cpuid, regs};
 use crate::vmm::virtio::VirtioDevice;
+use crate::vmm::virtio::blk::Blk;
+use crate::vmm::virtio::blk::pool::Pool;
 use crate::vmm::virtio::mmio::{QUEUE_NOTIFY, Transport};
 use crate::vmm::virtio::net::Net;
 use crate::vmm::virtio::rng::Rng;
 use crate::vmm::virtio::vsock::VsockDevice;
-use crate::vmm::{Error, Exit, NetSpec, OnExit, Spec, boot, host, lock, memory};
+use crate::vmm::{DiskSpec, Error, Exit, NetSpec, OnExit, Spec, boot, host, lock, memory};
 
 /// The MP table and the tests cover this many.
 const VCPUS_MAX: u8 = 32;
@@ -44,6 +45,7 @@ struct Board<'a> {
 pub fn build(
     kvm: &HostKvm,
     loops: &Arc<EventLoops>,
+    disks: &Arc<Pool>,
     spec: Spec,
     on_exit: OnExit,
     built_at: Instant,
@@ -73,9 +75,7 @@ pub fn build(
         cmdline: spec.cmdline.clone(),
     };
     board.attach(Arc::new(Mutex::new(vsock_device)))?;
-    let rng = Rng::new().map_err(|error| host("make the entropy device", error))?;
-    board.attach(Arc::new(Mutex::new(rng)))?;
-    attach_net(&mut board, spec.net)?;
+    attach_devices(&mut board, disks, spec.net, spec.disks)?;
     let Board { slots, registrations, cmdline, .. } = board;
 
     let image = boot::Image {
@@ -88,28 +88,35 @@ pub fn build(
     let entry = boot::load(&memory, &image)?;
     let counters = Arc::new(Counters::default());
     let bus = Arc::new(Bus::new(slots, spec.console.then_some(serial)));
-    let mut vcpus = Vec::with_capacity(usize::from(spec.vcpus));
-    for id in 0..spec.vcpus {
-        let vcpu = vm.create_vcpu(u64::from(id)).map_err(|errno| host("make a vCPU", errno))?;
-        // CPUID first: since Linux 6.13 MSRs may only be set after it.
-        vcpu.set_cpuid2(&cpuid::for_vcpu(&kvm.supported_cpuid, id, spec.vcpus))
-            .map_err(|errno| host("set CPUID", errno))?;
-        regs::set_common(&vcpu)?;
-        if id == 0 {
-            regs::set_boot(&vcpu, &memory, entry)?;
-        }
+    let make_context = || {
         let finish = Arc::clone(&ending);
-        let context = Context {
+        Context {
             bus: Arc::clone(&bus),
             counters: Arc::clone(&counters),
             built_at,
             finish: Arc::new(move |exit| finish.finish(exit)),
-        };
-        vcpus.push(VcpuHandle::spawn(vcpu, thread_name(&spec.label, id), context)?);
+        }
+    };
+    let mut vcpus = Vec::with_capacity(usize::from(spec.vcpus));
+    for id in 0..spec.vcpus {
+        let vcpu = make_vcpu(kvm, &vm, id, spec.vcpus)?;
+        if id == 0 {
+            regs::set_boot(&vcpu, &memory, entry)?;
+        }
+        vcpus.push(VcpuHandle::spawn(vcpu, thread_name(&spec.label, id), make_context())?);
     }
     let vcpus = Arc::new(Mutex::new(vcpus));
     *lock(&ending.vcpus) = Arc::downgrade(&vcpus);
     Ok(Machine { vcpus, registrations, ending, counters, _vm: vm, _memory: memory })
+}
+
+fn make_vcpu(kvm: &HostKvm, vm: &VmFd, id: u8, count: u8) -> Result<VcpuFd, Error> {
+    let vcpu = vm.create_vcpu(u64::from(id)).map_err(|errno| host("make a vCPU", errno))?;
+    // CPUID first: since Linux 6.13 MSRs may only be set after it.
+    vcpu.set_cpuid2(&cpuid::for_vcpu(&kvm.supported_cpuid, id, count))
+        .map_err(|errno| host("set CPUID", errno))?;
+    regs::set_common(&vcpu)?;
+    Ok(vcpu)
 }
 
 fn check(spec: &Spec) -> Result<(), Error> {
@@ -134,11 +141,24 @@ fn fault_of(ending: &Arc<Ending>) -> OnFault {
     })
 }
 
-fn attach_net(board: &mut Board<'_>, net: Option<NetSpec>) -> Result<(), Error> {
-    let Some(NetSpec { tap, mac }) = net else { return Ok(()) };
-    let tap: OwnedFd = tap;
-    let net = Net::new(tap, mac).map_err(|error| host("set up the network card", error))?;
-    board.attach(Arc::new(Mutex::new(net)))
+fn attach_devices(
+    board: &mut Board<'_>,
+    pool: &Arc<Pool>,
+    net: Option<NetSpec>,
+    disks: Vec<DiskSpec>,
+) -> Result<(), Error> {
+    let rng = Rng::new().map_err(|error| host("make the entropy device", error))?;
+    board.attach(Arc::new(Mutex::new(rng)))?;
+    if let Some(NetSpec { tap, mac }) = net {
+        let net = Net::new(tap, mac).map_err(|error| host("set up the network card", error))?;
+        board.attach(Arc::new(Mutex::new(net)))?;
+    }
+    for DiskSpec { file, readonly, serial } in disks {
+        let disk = Blk::new(file, readonly, &serial, pool);
+        let disk = disk.map_err(|error| host("set up a disk", error))?;
+        board.attach(Arc::new(Mutex::new(disk)))?;
+    }
+    Ok(())
 }
 
 fn eventfd() -> Result<EventFd, Error> {

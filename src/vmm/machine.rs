@@ -12,6 +12,7 @@ use crate::vmm::device::SerialPort;
 use crate::vmm::event_loop::{EventLoops, Registration};
 use crate::vmm::kvm::HostKvm;
 use crate::vmm::vcpu::{Counters, VcpuHandle, install_signal_handler};
+use crate::vmm::virtio::blk::pool::Pool;
 use crate::vmm::{Console, Error, Exit, OnExit, Spec, Vsock, build, lock};
 
 /// The host's KVM, opened and checked once, and the device loops that all machines share.
@@ -19,6 +20,7 @@ use crate::vmm::{Console, Error, Exit, OnExit, Spec, Vsock, build, lock};
 pub struct Hypervisor {
     kvm: Arc<HostKvm>,
     loops: Arc<EventLoops>,
+    disks: Arc<Pool>,
 }
 
 impl Hypervisor {
@@ -29,7 +31,7 @@ impl Hypervisor {
     pub fn new(kvm: OwnedFd, loops: usize) -> Result<Hypervisor, Error> {
         install_signal_handler()?;
         let kvm = Arc::new(HostKvm::new(kvm)?);
-        Ok(Hypervisor { kvm, loops: Arc::new(EventLoops::start(loops)?) })
+        Ok(Hypervisor { kvm, loops: Arc::new(EventLoops::start(loops)?), disks: Arc::default() })
     }
 
     /// Builds a machine, its vCPUs held. Blocks for some milliseconds: not for an async task.
@@ -37,7 +39,7 @@ impl Hypervisor {
     /// # Errors
     /// [`Error`]; nothing is left behind.
     pub fn build(&self, spec: Spec, on_exit: OnExit) -> Result<Machine, Error> {
-        build::build(&self.kvm, &self.loops, spec, on_exit, Instant::now())
+        build::build(&self.kvm, &self.loops, &self.disks, spec, on_exit, Instant::now())
     }
 }
 

@@ -22,6 +22,7 @@ mod seccomp;
 mod vcpu;
 pub mod virtio;
 
+pub use boot::check as check_images;
 pub use machine::{Hypervisor, Machine, Stats};
 pub use virtio::vsock::{Vsock, VsockConnect, VsockListener, VsockStream};
 
@@ -48,6 +49,19 @@ pub struct Spec {
     pub cid: u32,
     /// Network card.
     pub net: Option<NetSpec>,
+    /// Disks: `/dev/vda`, `/dev/vdb` and so on, in this order.
+    pub disks: Vec<DiskSpec>,
+}
+
+/// A disk in a raw file.
+#[derive(Debug)]
+pub struct DiskSpec {
+    /// A regular file or block device, opened for writing unless `readonly`.
+    pub file: File,
+    /// The guest cannot write.
+    pub readonly: bool,
+    /// Shown to the guest, cut to 20 bytes.
+    pub serial: String,
 }
 
 /// How an ELF kernel is entered. A `bzImage` is always entered by the 64-bit protocol.

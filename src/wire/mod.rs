@@ -38,6 +38,27 @@ pub struct CreateVm {
     /// Whether to start it at once.
     #[serde(default = "yes")]
     pub start: bool,
+    /// Disks, `/dev/vda` first; at most 8.
+    #[serde(default)]
+    pub disks: Vec<DiskView>,
+    /// `auto`, `pvh` or `linux64`: how an ELF kernel is entered.
+    #[serde(default = "auto")]
+    pub boot_protocol: String,
+}
+
+/// A disk in a raw file of the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskView {
+    /// Absolute path of a regular file or block device.
+    pub path: String,
+    /// The guest cannot write.
+    #[serde(default)]
+    pub readonly: bool,
+}
+
+fn auto() -> String {
+    "auto".to_owned()
 }
 
 fn one() -> u32 {
@@ -80,6 +101,9 @@ pub struct VmView {
     pub kernel_cmdline: String,
     /// Whether there is a serial console.
     pub console: bool,
+    /// Disks, `/dev/vda` first.
+    #[serde(default)]
+    pub disks: Vec<DiskView>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.

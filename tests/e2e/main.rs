@@ -4,6 +4,7 @@
 
 mod crash;
 mod daemon;
+mod disks;
 mod host;
 mod network;
 
@@ -25,6 +26,10 @@ fn a_guest_boots_and_runs_work() {
     assert_eq!(out.status.code(), Some(137), "{out:?}");
     let out = daemon.ctl(&["vms", "exec", "one", "--timeout", "1", "--", "sleep", "1000"]);
     assert_eq!(out.status.code(), Some(124), "{out:?}");
+    let out = daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", "sleep 1234 >/dev/null 2>&1 &"]);
+    assert!(out.status.success(), "{out:?}");
+    let out = daemon.ctl(&["vms", "exec", "one", "--", "pidof", "sleep"]);
+    assert!(out.status.success(), "what was put into the background is gone: {out:?}");
     let out = daemon.ctl(&["vms", "exec", "one", "--", "/no/such"]);
     assert_eq!(out.status.code(), Some(127), "{out:?}");
     let out = daemon.ctl(&["vms", "exec", "one", "--", "ping", "-c", "1", "192.168.127.1"]);

@@ -88,12 +88,15 @@ fn a_guest_reaches_the_outside_and_nobody_else() {
     }
     let (one, two) = (ip_of(&daemon, "one"), ip_of(&daemon, "two"));
     assert_eq!((one.as_str(), two.as_str()), ("192.168.127.2", "192.168.127.3"));
-    let fetch = |from: &str| format!("wget -q -T 5 -O - http://{from}/");
+    let fetch = |from: &str| format!("wget -q -O - http://{from}/");
 
     let page = daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", &fetch("10.99.0.2:8000")]);
     assert_eq!(page.stdout, b"from outside\n", "no way out through NAT to {SERVER}: {page:?}");
 
-    assert!(host(&format!("ping -c 1 -W 5 {METADATA}")).status.success(), "the host reaches it");
+    assert!(
+        host(&format!("/bin/busybox ping -c 1 -W 5 {METADATA}")).status.success(),
+        "the host reaches it"
+    );
     assert!(!guest(&daemon, "one", &fetch(&format!("{METADATA}:8000"))), "metadata is reachable");
 
     let service = TcpListener::bind("0.0.0.0:18080").unwrap();
@@ -105,7 +108,10 @@ fn a_guest_reaches_the_outside_and_nobody_else() {
     assert!(!guest(&daemon, "one", &format!("ping -c 1 -W 2 {two}")), "guests see each other");
     let around = format!("ip route add {two}/32 via {GATEWAY} && ping -c 1 -W 2 {two}");
     assert!(!guest(&daemon, "one", &around), "guests see each other by way of the host");
-    assert!(host(&format!("ping -c 1 -W 5 {two}")).status.success(), "the host sees its guests");
+    assert!(
+        host(&format!("/bin/busybox ping -c 1 -W 5 {two}")).status.success(),
+        "the host sees its guests"
+    );
     drop(outside);
 }
 
@@ -119,15 +125,14 @@ fn a_guest_cannot_pretend_to_be_another() {
     let before = frames_dropped();
     let stranger = "ip address add 192.168.127.77/32 dev eth0 && ping -c 1 -W 2 -I 192.168.127.77";
     assert!(!guest(&daemon, "one", &format!("{stranger} {GATEWAY}")), "a foreign IPv4 address");
-    let spoofed = frames_dropped();
-    assert!(before < spoofed, "nothing was counted");
+    assert!(before < frames_dropped(), "nothing was counted");
 
     let mac = "02:76:c0:a8:7f:4d";
     let masked = format!(
         "ip link set eth0 down && ip link set eth0 address {mac} && ip link set eth0 up && {ping}"
     );
+    // Stopped by the network card already, before the firewall.
     assert!(!guest(&daemon, "one", &masked), "a foreign Ethernet address");
-    assert!(spoofed < frames_dropped(), "nothing was counted");
 
     let own = "02:76:c0:a8:7f:02";
     let restored = format!(

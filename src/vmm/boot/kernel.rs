@@ -44,6 +44,7 @@ pub fn load(
     let mut kernel = kernel
         .try_clone()
         .map_err(|error| Error::Host { step: "duplicate the kernel file", source: error })?;
+    check(&kernel)?;
     let mut magic = [0u8; 4];
     kernel.rewind().and_then(|()| kernel.read_exact(&mut magic)).map_err(|_| truncated())?;
     if &magic == b"\x7fELF" {
@@ -54,7 +55,7 @@ pub fn load(
 }
 
 fn truncated() -> Error {
-    Error::Image("the kernel file is too short to be a kernel".to_owned())
+    Error::Image("the kernel file is truncated".to_owned())
 }
 
 fn load_elf(
@@ -62,7 +63,6 @@ fn load_elf(
     kernel: &mut File,
     protocol: BootProtocol,
 ) -> Result<Loaded, Error> {
-    check_program_headers(kernel)?;
     let result = Elf::load(memory, None, kernel, Some(GuestAddress(HIGH_MEMORY)))
         .map_err(|error| Error::Image(format!("the kernel cannot be loaded: {error}")))?;
     let start = result.kernel_load.raw_value();
@@ -78,22 +78,71 @@ fn load_elf(
     Ok(Loaded { entry, end: result.kernel_end, setup_header: None })
 }
 
-/// linux-loader trusts some sizes of the header: bounds them before it sees the file.
-fn check_program_headers(kernel: &File) -> Result<(), Error> {
+/// Whether the file holds a whole kernel, and the first address behind it once it runs. Reads
+/// headers only; what linux-loader trusts in them is bounded here, before it sees the file.
+///
+/// # Errors
+/// [`Error::Image`] says what is wrong with the file.
+pub fn check(kernel: &File) -> Result<u64, Error> {
     let len = kernel.metadata().map_or(0, |meta| meta.len());
+    let mut magic = [0u8; 4];
+    kernel.read_exact_at(&mut magic, 0).map_err(|_| truncated())?;
+    if &magic == b"\x7fELF" { check_elf(kernel, len) } else { check_bzimage(kernel, len) }
+}
+
+/// The little-endian field of `size` bytes at `at`.
+fn field(bytes: &[u8], at: usize, size: usize) -> u64 {
+    bytes[at..at + size].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn check_elf(kernel: &File, len: u64) -> Result<u64, Error> {
+    const PT_LOAD: u64 = 1;
+    const HEADER_LEN: u64 = 56;
+    const HEADERS_MAX: u64 = 64;
     let mut header = [0u8; 64];
     kernel.read_exact_at(&mut header, 0).map_err(|_| truncated())?;
-    let field = |at: usize, n: usize| {
-        header[at..at + n].iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte))
-    };
-    let (phoff, phentsize, phnum) = (field(32, 8), field(54, 2), field(56, 2));
-    if phentsize != 56 || phnum == 0 || 64 < phnum {
-        return Err(Error::Image(format!(
-            "the kernel has {phnum} program headers of {phentsize} bytes"
-        )));
+    let (start, size, count) =
+        (field(&header, 32, 8), field(&header, 54, 2), field(&header, 56, 2));
+    if size != HEADER_LEN || count == 0 || HEADERS_MAX < count {
+        let text = format!("the kernel has {count} program headers of {size} bytes");
+        return Err(Error::Image(text));
     }
-    let end = phoff.checked_add(phentsize * phnum).filter(|end| *end <= len);
-    end.map(|_| ()).ok_or_else(|| Error::Image("the kernel file is truncated".to_owned()))
+    let mut end = 0;
+    for index in 0..count {
+        let mut header = [0u8; 56];
+        let at = start.checked_add(index * HEADER_LEN).ok_or_else(truncated)?;
+        kernel.read_exact_at(&mut header, at).map_err(|_| truncated())?;
+        if field(&header, 0, 4) != PT_LOAD {
+            continue;
+        }
+        let (offset, in_file) = (field(&header, 8, 8), field(&header, 32, 8));
+        offset.checked_add(in_file).filter(|end| *end <= len).ok_or_else(truncated)?;
+        let (address, in_memory) = (field(&header, 24, 8), field(&header, 40, 8));
+        let segment_end = address.checked_add(in_memory.max(in_file)).ok_or_else(truncated)?;
+        end = segment_end.max(end);
+    }
+    Ok(end)
+}
+
+/// The setup header (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
+fn check_bzimage(kernel: &File, len: u64) -> Result<u64, Error> {
+    const SECTOR_LEN: u64 = 512;
+    let mut header = [0u8; 0x268];
+    kernel.read_exact_at(&mut header, 0).map_err(|_| truncated())?;
+    if &header[0x202..0x206] != b"HdrS" {
+        return Err(Error::Image("neither an ELF kernel nor a bzImage".to_owned()));
+    }
+    // 0 means 4, for the sake of very old kernels.
+    let sectors = match field(&header, 0x1f1, 1) {
+        0 => 4,
+        sectors => sectors,
+    };
+    let whole = (sectors + 1) * SECTOR_LEN + field(&header, 0x1f4, 4) * 16;
+    if len < whole {
+        return Err(truncated());
+    }
+    let (address, room) = (field(&header, 0x258, 8), field(&header, 0x260, 4));
+    address.checked_add(room).ok_or_else(truncated)
 }
 
 fn load_bzimage(memory: &GuestMemoryMmap, kernel: &mut File) -> Result<Loaded, Error> {
@@ -126,18 +175,22 @@ pub fn load_initramfs(
         .metadata()
         .map_err(|error| Error::Host { step: "stat the initramfs", source: error })?
         .len();
-    let start = low_end
-        .checked_sub(len)
-        .map(|start| start & !(PAGE - 1))
-        .filter(|start| kernel_end < *start)
-        .ok_or_else(|| {
-            let room = low_end.saturating_sub(kernel_end);
-            Error::Image(format!(
-                "the initramfs of {len} bytes does not fit into {room} bytes of memory"
-            ))
-        })?;
+    let start = place_initramfs(len, kernel_end, low_end)?;
     copy_file(memory, file, start, len)?;
     Ok(Initramfs { start, len })
+}
+
+/// Where an initramfs of `len` bytes goes.
+///
+/// # Errors
+/// [`Error::Image`] when it does not fit between the kernel and the top of low RAM.
+pub fn place_initramfs(len: u64, kernel_end: u64, low_end: u64) -> Result<u64, Error> {
+    let start = low_end.checked_sub(len).map(|start| start & !(PAGE - 1));
+    start.filter(|start| kernel_end < *start).ok_or_else(|| {
+        let room = low_end.saturating_sub(kernel_end);
+        let text = format!("the initramfs of {len} bytes does not fit into {room} bytes of memory");
+        Error::Image(text)
+    })
 }
 
 /// Copies `len` bytes of a file to a guest-physical address.

@@ -7,6 +7,8 @@ mod kernel;
 mod mptable;
 mod params;
 
+use std::fs::File;
+
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::vmm::layout::{CMDLINE, CMDLINE_LEN_MAX, EBDA, HIGH_MEMORY, HIGH_RAM, LOW_RAM_END};
@@ -25,9 +27,9 @@ pub enum Entry {
 #[derive(Debug)]
 pub struct Image<'a> {
     /// ELF or bzImage.
-    pub kernel: &'a std::fs::File,
+    pub kernel: &'a File,
     /// Any cpio the kernel can unpack.
-    pub initramfs: Option<&'a std::fs::File>,
+    pub initramfs: Option<&'a File>,
     /// The whole command line.
     pub cmdline: &'a str,
     /// How an ELF kernel is entered.
@@ -74,6 +76,26 @@ pub fn load(memory: &GuestMemoryMmap, image: &Image<'_>) -> Result<Entry, Error>
         Entry::Linux64(_) => params::write_zero_page(memory, &map, initramfs, loaded.setup_header)?,
     }
     Ok(loaded.entry)
+}
+
+/// Whether kernel and initramfs are whole and fit into `memory_mib` MiB: what [`load`] would refuse,
+/// known before anything is made. Reads headers only.
+///
+/// # Errors
+/// [`Error::Image`].
+pub fn check(kernel: &File, initramfs: Option<&File>, memory_mib: u64) -> Result<(), Error> {
+    let low_end = memory_mib.saturating_mul(1 << 20).min(LOW_RAM_END);
+    let kernel_end = kernel::check(kernel)?;
+    let needed_mib = kernel_end.div_ceil(1 << 20);
+    if low_end < kernel_end {
+        return Err(Error::Image(format!("the kernel alone needs {needed_mib} MiB of memory")));
+    }
+    let len = initramfs.map(File::metadata).transpose();
+    let len = len.map_err(|source| Error::Host { step: "stat the initramfs", source })?;
+    match len {
+        Some(meta) => kernel::place_initramfs(meta.len(), kernel_end, low_end).map(drop),
+        None => Ok(()),
+    }
 }
 
 fn high_len(memory: &GuestMemoryMmap) -> u64 {

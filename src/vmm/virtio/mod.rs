@@ -143,7 +143,9 @@ pub trait VirtioDevice: Send {
     }
 }
 
+pub mod blk;
 pub mod mmio;
 pub mod net;
+mod ring;
 pub mod rng;
 pub mod vsock;

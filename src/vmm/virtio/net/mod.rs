@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::vmm::virtio::{
     Activation, DeviceError, Interrupt, VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC,
-    VIRTIO_F_VERSION_1, VirtioDevice,
+    VIRTIO_F_VERSION_1, VirtioDevice, ring,
 };
 
 /// Device type (virtio 1.3, 5.1).
@@ -80,7 +80,7 @@ impl Net {
     /// From the tap to the guest.
     fn receive(&mut self) -> Result<(), DeviceError> {
         let Some(active) = &mut self.active else { return Ok(()) };
-        let mut used = false;
+        let (mut used, mut together) = (false, false);
         for done in 0.. {
             if done == BATCH_MAX {
                 let _ = self.again.write(1);
@@ -95,12 +95,12 @@ impl Net {
                     Err(_) => break,
                 }
             }
-            if !active.deliver()? {
-                break;
-            }
+            let Some(buffers) = active.deliver()? else { break };
             (active.pending, used) = (0, true);
+            together |= 1 < buffers;
         }
-        if used && active.rx.needs_notification(&*active.memory).unwrap_or(true) {
+        let wanted = used && active.rx.needs_notification(&*active.memory).unwrap_or(true);
+        if wanted || together {
             active.interrupt.signal_used();
         }
         Ok(())
@@ -146,8 +146,9 @@ impl Net {
 }
 
 impl Active {
-    /// Scatters the pending frame over as many receive buffers as it needs. `false`: too few.
-    fn deliver(&mut self) -> Result<bool, DeviceError> {
+    /// Scatters the pending frame over as many receive buffers as it needs, and tells their number.
+    /// `None`: there are too few, and none was used.
+    fn deliver(&mut self) -> Result<Option<usize>, DeviceError> {
         let broken = |what| DeviceError::Queue { queue: RX, what };
         let memory = &*self.memory;
         let start = self.rx.next_avail();
@@ -161,7 +162,7 @@ impl Active {
                     Ok(true) => continue,
                     Ok(false) => {
                         self.rx.set_next_avail(start);
-                        return Ok(false);
+                        return Ok(None);
                     }
                     Err(_) => return Err(broken("ring out of memory")),
                 }
@@ -185,10 +186,9 @@ impl Active {
             let part = &self.frame[from..from + len];
             writer.write_all(part).map_err(|_| broken("receive buffer cannot be written"))?;
         }
-        for (head, len) in filled {
-            self.rx.add_used(memory, head, len).map_err(|_| broken("used ring out of memory"))?;
-        }
-        Ok(true)
+        ring::add_used_together(&mut self.rx, memory, &filled)
+            .map_err(|_| broken("used ring out of memory"))?;
+        Ok(Some(filled.len()))
     }
 }
 
