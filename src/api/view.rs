@@ -65,6 +65,7 @@ pub fn new_vm(body: CreateVm) -> Result<NewVm, Refusal> {
             console: body.console,
             disks: body.disks.into_iter().map(disk).collect(),
             boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
+            workload: None,
         },
     })
 }

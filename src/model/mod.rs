@@ -6,10 +6,12 @@
 mod event;
 mod name;
 mod vm;
+mod workload;
 
 pub use event::{Event, EventKind};
 pub use name::{InvalidName, VmName};
 pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
+pub use workload::Workload;
 
 /// Who must act on a failure. The only thing that skins (REST, ctl, ...) look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

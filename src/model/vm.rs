@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::model::VmName;
+use crate::model::{VmName, Workload};
 
 /// A VM's number: never used again after the VM is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,8 @@ pub struct VmSpec {
     pub disks: Vec<Disk>,
     /// How an ELF kernel is entered.
     pub boot_protocol: BootProtocol,
+    /// What the agent starts and keeps alive; none leaves the guest to exec.
+    pub workload: Option<Workload>,
 }
 
 /// A disk in a raw file of the host.

@@ -203,5 +203,6 @@ fn guest_config(shared: &Shared, vm: &Vm) -> GuestConfig {
         env: vm.spec.env.clone(),
         unix_time_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
         console_shell: vm.spec.console,
+        workload: vm.spec.workload.as_ref().map(|workload| workload.plain().clone()),
     }
 }

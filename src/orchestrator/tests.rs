@@ -26,6 +26,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             console: false,
             disks: Vec::new(),
             boot_protocol: crate::model::BootProtocol::Auto,
+            workload: None,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
         let new = NewVm { name, spec, runtime: "default".to_owned() };

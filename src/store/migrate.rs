@@ -6,8 +6,11 @@ use rusqlite::Connection;
 
 use crate::store::{StoreError, sqlite};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_disks.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_disks.sql"),
+    include_str!("schema/0003_workload.sql"),
+];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 

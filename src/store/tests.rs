@@ -2,7 +2,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::{BootProtocol, Disk, EventKind, NewVm, VmName, VmSpec, VmState};
+use crate::model::{BootProtocol, Disk, EventKind, NewVm, VmName, VmSpec, VmState, Workload};
+
+fn workload() -> Workload {
+    let argv = vec!["httpd".to_owned(), "-f".to_owned()];
+    let plain = volant_protocol::Workload { argv, ..volant_protocol::Workload::default() };
+    Workload::try_from(plain).unwrap()
+}
 
 fn new(name: &str) -> NewVm {
     NewVm {
@@ -20,6 +26,7 @@ fn new(name: &str) -> NewVm {
                 Disk { path: "/disks/b".into(), readonly: true },
             ],
             boot_protocol: BootProtocol::Pvh,
+            workload: Some(workload()),
         },
         runtime: "default".to_owned(),
     }

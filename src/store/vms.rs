@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::model::{
-    BootProtocol, Disk, Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState,
+    BootProtocol, Disk, Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState, Workload,
 };
 use crate::store::{Store, StoreError, events, sqlite};
 
 const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
-    l.address, v.disks, v.boot_protocol FROM vms v JOIN leases l ON l.vm_id = v.id";
+    l.address, v.disks, v.boot_protocol, v.workload FROM vms v JOIN leases l ON l.vm_id = v.id";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -114,8 +114,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
     let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
-         kernel_cmdline, env, console, disks, boot_protocol, created_at_ms, updated_at_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
+         kernel_cmdline, env, console, disks, boot_protocol, workload, created_at_ms, updated_at_ms) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -129,6 +129,7 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             spec.console,
             disks,
             spec.boot_protocol.as_str(),
+            workload_text(spec.workload.as_ref()),
             now
         ],
     );
@@ -189,6 +190,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
             disks: disks.into_iter().map(disk).collect(),
             boot_protocol: BootProtocol::from_word(&text(16)?)
                 .ok_or_else(|| corrupt("boot_protocol"))?,
+            workload: workload_of(&text(17)?)?,
         },
         runtime: text(2)?,
         state: match text(3)?.as_str() {
@@ -208,6 +210,20 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
         timeline: Vec::new(),
         boot_exits: 0,
     })
+}
+
+fn workload_text(workload: Option<&Workload>) -> String {
+    let text = workload.map(|workload| serde_json::to_string(workload.plain()));
+    text.and_then(Result::ok).unwrap_or_default()
+}
+
+fn workload_of(text: &str) -> Result<Option<Workload>, StoreError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let plain: volant_protocol::Workload =
+        serde_json::from_str(text).map_err(|_| StoreError::Corrupt("workload".to_owned()))?;
+    Workload::try_from(plain).map(Some).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 /// Locally administered, and unique since the address is: 02:76 ("v") and the four octets.

@@ -7,11 +7,13 @@
 
 mod frame;
 mod message;
+mod workload;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind};
 pub use message::{
     AgentInfo, ExecRequest, ExecStatus, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest,
 };
+pub use workload::{HealthCheck, Probe, Restart, RestartPolicy, Workload};
 
 /// vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Workload;
+
 /// `PUT /v1/config`: everything the guest must know, sent once after boot. Answer: [`AgentInfo`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestConfig {
@@ -18,6 +20,9 @@ pub struct GuestConfig {
     pub unix_time_ns: u64,
     /// Whether to offer a shell on the serial console.
     pub console_shell: bool,
+    /// What to start, once, when everything else is set.
+    #[serde(default)]
+    pub workload: Option<Workload>,
 }
 
 /// Static IPv4 settings of `eth0`.
