@@ -90,6 +90,9 @@ pub struct ServeFlags {
     /// Share of the host's memory that guests may have, in percent
     #[arg(long, env = "VOLANT_MEMORY_PERCENT_MAX")]
     pub memory_percent_max: Option<u8>,
+    /// Bytes kept of what each VM's workload writes
+    #[arg(long, env = "VOLANT_LOG_BYTES_MAX")]
+    pub log_bytes_max: Option<u64>,
     /// Log filter, e.g. info or volantd=debug
     #[arg(long, env = "VOLANT_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -167,17 +170,8 @@ pub enum VmsCommand {
         /// Name of the VM
         name: String,
     },
-    /// Print the serial console's output
-    Logs {
-        /// Name of the VM
-        name: String,
-        /// Go on as more comes
-        #[arg(short, long)]
-        follow: bool,
-        /// Only the last lines
-        #[arg(long)]
-        tail: Option<usize>,
-    },
+    /// Print what the workload has written, or the serial console's output
+    Logs(LogsArgs),
     /// Show what the latest start took
     Timeline {
         /// Name of the VM
@@ -226,6 +220,37 @@ pub struct CreateArgs {
     /// How long to wait, in seconds
     #[arg(long, default_value_t = 120)]
     pub timeout: u64,
+}
+
+/// Arguments of logs.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Name of the VM
+    pub name: String,
+    /// Go on as more comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines
+    #[arg(long)]
+    pub tail: Option<usize>,
+    /// Only what came since then: a time as in RFC 3339, or how long ago, as in 90s, 10m, 2h
+    #[arg(long)]
+    pub since: Option<String>,
+    /// Whose output; the workload's if the VM has one
+    #[arg(long, value_enum)]
+    pub source: Option<LogSource>,
+    /// Time and stream before each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+}
+
+/// Whose output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogSource {
+    /// The serial console's
+    Console,
+    /// The workload's stdout and stderr
+    Workload,
 }
 
 /// Arguments of start, stop and restart.

@@ -10,6 +10,9 @@ use crate::cli::ServeFlags;
 /// Read when no other file is named and it exists.
 pub const FILE_DEFAULT: &str = "/etc/volant/volantd.toml";
 
+/// Less than this is no log (`logs::LEN_MIN`).
+const LOG_BYTES_MIN: u64 = 64 * 1024;
+
 /// The configuration in effect; also the shape of the file, where every key is optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Config {
@@ -41,6 +44,8 @@ pub struct Config {
     pub stop_timeout_ms: u64,
     /// Share of the host's memory that guests may have.
     pub memory_percent_max: u8,
+    /// Bytes kept of what each VM's workload writes, at least 64 KiB.
+    pub log_bytes_max: u64,
     /// Log filter.
     pub log_level: String,
 }
@@ -62,6 +67,7 @@ struct File {
     boot_timeout_ms: Option<u64>,
     stop_timeout_ms: Option<u64>,
     memory_percent_max: Option<u8>,
+    log_bytes_max: Option<u64>,
     log_level: Option<String>,
 }
 
@@ -117,6 +123,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         boot_timeout_ms: flags.boot_timeout_ms.or(file.boot_timeout_ms).unwrap_or(60_000),
         stop_timeout_ms: flags.stop_timeout_ms.or(file.stop_timeout_ms).unwrap_or(10_000),
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
+        log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
         log_level: flags.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
         state_dir,
     };
@@ -128,6 +135,9 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
     }
     if !(1..=100).contains(&config.memory_percent_max) {
         return Err(ConfigError::Value("memory_percent_max: 1 to 100".to_owned()));
+    }
+    if config.log_bytes_max < LOG_BYTES_MIN {
+        return Err(ConfigError::Value(format!("log_bytes_max: at least {LOG_BYTES_MIN}")));
     }
     Ok(config)
 }

@@ -16,6 +16,8 @@ pub mod config;
 pub mod ctl;
 /// Composition root of the daemon.
 pub mod daemon;
+/// What workloads have written, kept on the host.
+pub mod logs;
 /// The nouns of the domain.
 pub mod model;
 /// Bridge, TAP devices, addresses, nftables.

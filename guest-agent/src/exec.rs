@@ -101,7 +101,11 @@ fn failed(code: i32, error: String) -> ExecStatus {
     ExecStatus { code: Some(code), error: Some(error), ..ExecStatus::default() }
 }
 
-fn start(
+/// Starts the process of a request as a member of `tree`.
+///
+/// # Errors
+/// How it would have ended: 127 not found, 126 not executable or no such user.
+pub fn start(
     request: &ExecRequest,
     base_env: &BTreeMap<String, String>,
     reaper: &Reaper,

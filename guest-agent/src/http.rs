@@ -1,7 +1,8 @@
 //! The agent's HTTP/1.1 server: one function for each route.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use volant_protocol::{
     AgentInfo, BODY_LEN_MAX, EXEC_UPGRADE, ExecRequest, GuestConfig, PROTOCOL_VERSION,
-    ShutdownRequest, TCP_UPGRADE,
+    ShutdownRequest, TCP_UPGRADE, WORKLOAD_UPGRADE,
 };
 
 use crate::reap::Reaper;
+use crate::workload::Supervisor;
 use crate::{console, exec, init, network};
 
 type Answer = Response<Full<Bytes>>;
@@ -29,6 +31,7 @@ pub struct Agent {
     reaper: Reaper,
     env: Mutex<BTreeMap<String, String>>,
     configured: Mutex<bool>,
+    workload: OnceLock<Arc<Supervisor>>,
 }
 
 /// A refusal: status, code, sentence.
@@ -37,11 +40,23 @@ struct Refusal(StatusCode, &'static str, String);
 impl Agent {
     /// An agent that has not been told anything.
     pub fn new(reaper: Reaper) -> Agent {
-        Agent { reaper, env: Mutex::default(), configured: Mutex::new(false) }
+        Agent {
+            reaper,
+            env: Mutex::default(),
+            configured: Mutex::new(false),
+            workload: OnceLock::new(),
+        }
     }
 
-    /// Ends the guest.
-    pub async fn shut_down(&self, request: ShutdownRequest) {
+    /// Ends the guest: the workload first, by its own signal, in the same grace.
+    pub async fn shut_down(&self, mut request: ShutdownRequest) {
+        if let Some(workload) = self.workload.get() {
+            let began = tokio::time::Instant::now();
+            let grace = Duration::from_millis(request.grace_ms);
+            let _ = tokio::time::timeout(grace, workload.stop()).await;
+            let spent_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            request.grace_ms = request.grace_ms.saturating_sub(spent_ms);
+        }
         init::shut_down(request).await;
     }
 
@@ -74,8 +89,9 @@ async fn answer(request: Request<Incoming>, agent: Arc<Agent>) -> Answer {
         ("/v1/config", &Method::PUT) => configure(request, &agent).await,
         ("/v1/exec", &Method::POST) => start_exec(request, &agent).await,
         ("/v1/shutdown", &Method::POST) => shut_down(request, agent).await,
+        ("/v1/workload", &Method::GET) => follow_workload(request, &agent),
         (tcp, &Method::GET) if tcp.starts_with("/v1/tcp/") => open_tcp(request).await,
-        ("/v1/health" | "/v1/config" | "/v1/exec" | "/v1/shutdown", _) => {
+        ("/v1/health" | "/v1/config" | "/v1/exec" | "/v1/shutdown" | "/v1/workload", _) => {
             let text = format!("{method} is not for {path}");
             Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text))
         }
@@ -101,7 +117,7 @@ fn info() -> AgentInfo {
     AgentInfo {
         protocol_version: PROTOCOL_VERSION,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: vec!["exec".to_owned(), "tcp".to_owned(), "shutdown".to_owned()],
+        capabilities: ["exec", "tcp", "shutdown", "workload"].map(str::to_owned).to_vec(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         uptime_ms: seconds.unwrap_or(0) * 1000,
     }
@@ -124,6 +140,11 @@ async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, 
     if config.console_shell && !*configured {
         let env = exec::environment(&config.env, "/root").into_iter().collect();
         tokio::spawn(console::run(agent.reaper.clone(), env));
+    }
+    if let Some(workload) = config.workload {
+        // A second configuration does not start a second one.
+        let start = || Supervisor::start(workload, config.env, agent.reaper.clone());
+        agent.workload.get_or_init(|| Arc::new(start()));
     }
     *configured = true;
     Ok(json(StatusCode::OK, &info()))
@@ -169,6 +190,21 @@ async fn start_exec(mut request: Request<Incoming>, agent: &Agent) -> Result<Ans
         }
     });
     Ok(switching(EXEC_UPGRADE))
+}
+
+fn follow_workload(mut request: Request<Incoming>, agent: &Agent) -> Result<Answer, Refusal> {
+    wants(&request, WORKLOAD_UPGRADE)?;
+    let Some(workload) = agent.workload.get().map(Arc::clone) else {
+        let text = "this guest has no workload".to_owned();
+        return Err(Refusal(StatusCode::NOT_FOUND, "no_workload", text));
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        if let Ok(stream) = upgrade.await {
+            workload.attend(TokioIo::new(stream)).await;
+        }
+    });
+    Ok(switching(WORKLOAD_UPGRADE))
 }
 
 async fn open_tcp(mut request: Request<Incoming>) -> Result<Answer, Refusal> {

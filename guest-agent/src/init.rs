@@ -30,6 +30,8 @@ pub fn mount_rest() {
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
     mount_at("sysfs", "/sys", plain | MountFlags::NOEXEC, "");
     mount_at("cgroup2", "/sys/fs/cgroup", plain | MountFlags::NOEXEC, "");
+    // Out of memory is told for each cgroup only where the controller is on.
+    let _ = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
     mount_at(
         "devpts",
         "/dev/pts",

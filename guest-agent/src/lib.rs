@@ -11,3 +11,4 @@ pub mod network;
 pub mod reap;
 pub mod tree;
 pub mod user;
+pub mod workload;

@@ -43,6 +43,15 @@ impl Tree {
         *self.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
     }
 
+    /// How many of its processes the kernel has killed for want of memory (cgroup-v2.rst,
+    /// memory.events); 0 where it is not counted.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(path) = &self.cgroup else { return 0 };
+        let events = fs::read_to_string(path.join("memory.events")).unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Kills whatever is left. The cgroup reaches what has left the process group.
     pub fn kill(&self) {
         if let Some(path) = &self.cgroup {

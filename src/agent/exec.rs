@@ -1,25 +1,21 @@
 //! A process in the guest: frames over an upgraded connection.
 
-use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hyper::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Mutex;
-use volant_protocol::{
-    Decoder, EXEC_UPGRADE, ExecRequest, ExecStatus, FRAME_LEN_MAX, Frame, FrameKind,
-};
+use volant_protocol::{EXEC_UPGRADE, ExecRequest, ExecStatus, FRAME_LEN_MAX, Frame, FrameKind};
 
+use crate::agent::frames::FrameReader;
 use crate::agent::{AgentError, Stream, Upgraded, encode, upgrade};
 
 /// A process in the guest. Dropping it, and every [`ExecSender`], kills the process tree.
 #[derive(Debug)]
 pub struct Exec {
-    reader: ReadHalf<Upgraded>,
+    frames: FrameReader<ReadHalf<Upgraded>>,
     writer: Arc<Mutex<WriteHalf<Upgraded>>>,
-    decoder: Decoder,
-    buffer: Box<[u8]>,
     done: bool,
 }
 
@@ -54,13 +50,7 @@ pub async fn exec(stream: impl Stream, request: &ExecRequest) -> Result<Exec, Ag
     let body = encode(request)?;
     let (stream, _) = upgrade(stream, Method::POST, "/v1/exec", body, EXEC_UPGRADE).await?;
     let (reader, writer) = tokio::io::split(stream);
-    Ok(Exec {
-        reader,
-        writer: Arc::new(Mutex::new(writer)),
-        decoder: Decoder::default(),
-        buffer: vec![0; FRAME_LEN_MAX].into_boxed_slice(),
-        done: false,
-    })
+    Ok(Exec { frames: FrameReader::new(reader), writer: Arc::new(Mutex::new(writer)), done: false })
 }
 
 impl Exec {
@@ -70,29 +60,26 @@ impl Exec {
     /// [`AgentError`] when the guest goes away before the exit, or breaks the framing.
     pub async fn next(&mut self) -> Result<Option<ExecOutput>, AgentError> {
         while !self.done {
-            let frame = self.decoder.next_frame();
-            match frame.map_err(|error| AgentError::Protocol(error.to_string()))? {
-                Some(Frame { payload, .. }) if payload.is_empty() => {}
-                Some(Frame { kind: FrameKind::Stdout, payload }) => {
+            match self.frames.next().await? {
+                Frame { payload, .. } if payload.is_empty() => {}
+                Frame { kind: FrameKind::Stdout, payload } => {
                     return Ok(Some(ExecOutput::Stdout(payload)));
                 }
-                Some(Frame { kind: FrameKind::Stderr, payload }) => {
+                Frame { kind: FrameKind::Stderr, payload } => {
                     return Ok(Some(ExecOutput::Stderr(payload)));
                 }
-                Some(Frame { kind: FrameKind::Exit, payload }) => {
+                Frame { kind: FrameKind::Exit, payload } => {
                     self.done = true;
                     let status = serde_json::from_slice(&payload).map_err(|error| {
                         AgentError::Protocol(format!("no exit status: {error}"))
                     })?;
                     return Ok(Some(ExecOutput::Exit(status)));
                 }
-                Some(Frame { kind: FrameKind::Stdin | FrameKind::Signal, .. }) => {
-                    return Err(AgentError::Protocol("a frame of the wrong direction".to_owned()));
+                Frame {
+                    kind: FrameKind::Stdin | FrameKind::Signal | FrameKind::Report, ..
+                } => {
+                    return Err(AgentError::Protocol("a frame of another stream".to_owned()));
                 }
-                None => match self.reader.read(&mut self.buffer).await.map_err(AgentError::Io)? {
-                    0 => return Err(AgentError::Io(io::ErrorKind::UnexpectedEof.into())),
-                    count => self.decoder.extend(&self.buffer[..count]),
-                },
             }
         }
         Ok(None)

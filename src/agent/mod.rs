@@ -4,6 +4,8 @@
 //! further than its type. Deadlines are the caller's.
 
 mod exec;
+mod frames;
+mod workload;
 
 use std::io;
 
@@ -18,10 +20,11 @@ use tokio_util::task::AbortOnDropHandle;
 use volant_protocol::{AgentInfo, BODY_LEN_MAX, GuestConfig, ShutdownRequest, TCP_UPGRADE};
 
 pub use exec::{Exec, ExecInput, ExecOutput, ExecSender, exec};
+pub use workload::{WorkloadOutput, WorkloadStream, workload};
 
 /// Bytes of an answer's head: the agent's own are a tenth.
 const HEAD_LEN_MAX: usize = 16 * 1024;
-/// Characters of a refusal that are passed on.
+/// Characters of a guest's text that are passed on.
 const MESSAGE_LEN_MAX: usize = 512;
 
 /// Any stream to a guest.
@@ -52,6 +55,7 @@ pub enum AgentError {
 }
 
 /// One HTTP connection to the agent; dropping it closes the stream.
+#[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     _driver: AbortOnDropHandle<()>,
@@ -112,8 +116,13 @@ async fn refusal(response: Response<Incoming>) -> AgentError {
     let parsed: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
     let text = parsed.as_ref().and_then(|value| value.get("message")?.as_str());
     let text = text.unwrap_or("without a reason");
+    AgentError::Refused { status, message: printable(text) }
+}
+
+/// A guest's text as it may be shown: one line, bounded.
+fn printable(text: &str) -> String {
     let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    AgentError::Refused { status, message: printable.take(MESSAGE_LEN_MAX).collect() }
+    printable.take(MESSAGE_LEN_MAX).collect()
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, AgentError> {

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::api::error::Refusal;
 use crate::model::VmName;
@@ -83,32 +81,14 @@ async fn attend(mut socket: WebSocket, console: Arc<dyn Console>) {
     }
 }
 
-/// Query of logs.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Logs {
-    tail: Option<usize>,
-    #[serde(default)]
-    follow: bool,
-}
-
-/// `GET /api/v1/vms/{name}/logs`.
-///
-/// # Errors
-/// A problem.
-pub async fn logs(
-    State(orchestrator): State<Orchestrator>,
-    Path(name): Path<String>,
-    query: Result<Query<Logs>, QueryRejection>,
-) -> Result<Response, Refusal> {
-    let Query(Logs { tail, follow }) = query?;
-    let console = orchestrator.console(&VmName::try_from(name.as_str())?)?;
+/// The ring as text, its last lines only if `tail`; with `follow` what comes after it too.
+pub fn text(console: Arc<dyn Console>, tail: Option<usize>, follow: bool) -> Response {
     let (from, bytes) = console.read_from(0, usize::MAX);
     let offset = from + bytes.len() as u64;
     let shown = Bytes::copy_from_slice(last_lines(&bytes, tail));
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     if !follow {
-        return Ok((kind, shown).into_response());
+        return (kind, shown).into_response();
     }
     let first = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(shown)]);
     let rest = futures_util::stream::unfold((console, offset), |(console, offset)| async move {
@@ -116,7 +96,7 @@ pub async fn logs(
         let next = from + bytes.len() as u64;
         Some((Ok(Bytes::from(bytes)), (console, next)))
     });
-    Ok((kind, Body::from_stream(futures_util::StreamExt::chain(first, rest))).into_response())
+    (kind, Body::from_stream(futures_util::StreamExt::chain(first, rest))).into_response()
 }
 
 fn last_lines(bytes: &[u8], count: Option<usize>) -> &[u8] {

@@ -5,6 +5,7 @@ mod console;
 mod error;
 mod events;
 mod exec;
+mod logs;
 mod server;
 mod view;
 mod vms;
@@ -38,7 +39,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/exec", post(exec::exec))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
-        .route("/api/v1/vms/{name}/logs", get(console::logs))
+        .route("/api/v1/vms/{name}/logs", get(logs::logs))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
         .fallback(error::not_found)

@@ -1,9 +1,12 @@
 //! The model as the wire shows it, and back.
 
 use jiff::Timestamp;
+use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{BootProtocol, Disk, Event, InvalidSpec, NewVm, Vm, VmName, VmSpec, VmState};
-use crate::wire::{BootStepView, BootView, CreateVm, DiskView, EventView, VmView};
+use crate::wire::{
+    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, VmView, WorkloadView,
+};
 
 use crate::api::error::Refusal;
 
@@ -23,6 +26,8 @@ pub fn vm(vm: &Vm) -> VmView {
             VmState::Failed { reason } => Some(reason.clone()),
             _ => None,
         },
+        ready: vm.is_ready(),
+        workload: vm.workload.as_ref().map(workload),
         runtime: vm.runtime.clone(),
         ip_address: vm.ip.to_string(),
         mac_address: vm.mac.to_string(),
@@ -35,6 +40,31 @@ pub fn vm(vm: &Vm) -> VmView {
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
+    }
+}
+
+fn workload(report: &WorkloadReport) -> WorkloadView {
+    let exit = report.last_exit.as_ref();
+    WorkloadView {
+        condition: match report.condition {
+            WorkloadCondition::Starting => "starting",
+            WorkloadCondition::Ready => "ready",
+            WorkloadCondition::Unhealthy => "unhealthy",
+            WorkloadCondition::Restarting => "restarting",
+            WorkloadCondition::Finished => "finished",
+            WorkloadCondition::Failed => "failed",
+        }
+        .to_owned(),
+        reason: report.reason.clone(),
+        exits: report.exits,
+        last_exit: exit.map(|exit| ExitView {
+            exit_code: exit.code,
+            signal: exit.signal,
+            timed_out: false,
+            error: exit.error.clone(),
+        }),
+        out_of_memory: exit.is_some_and(|exit| exit.oom),
+        dropped_bytes: report.dropped_bytes,
     }
 }
 

@@ -3,6 +3,7 @@
 mod client;
 mod console;
 mod exec;
+mod logs;
 mod output;
 mod vms;
 

@@ -25,22 +25,31 @@ pub fn vms(output: Output, vms: &[VmView], single: bool) -> Result<(), Failure> 
         }
         Output::Table => {
             let mut table = Table::new();
-            table.set_header(["NAME", "STATUS", "IP", "CPU", "MEM", "CREATED", "REASON"]);
+            table.set_header([
+                "NAME", "STATUS", "WORKLOAD", "IP", "CPU", "MEM", "CREATED", "REASON",
+            ]);
             for vm in vms {
                 table.add_row([
                     vm.name.clone(),
                     vm.status.clone(),
+                    vm.workload.as_ref().map_or("-", |workload| &workload.condition).to_owned(),
                     vm.ip_address.clone(),
                     vm.cpu_cores.to_string(),
                     vm.memory_mb.to_string(),
                     vm.created_at.clone(),
-                    vm.reason.clone().unwrap_or_default(),
+                    reason(vm),
                 ]);
             }
             println!("{table}");
         }
     }
     Ok(())
+}
+
+/// Why the VM, or its workload, is as it is.
+fn reason(vm: &VmView) -> String {
+    let workload = vm.workload.as_ref().map(|workload| workload.reason.clone());
+    vm.reason.clone().or(workload).unwrap_or_default()
 }
 
 /// Prints the steps of the latest start.

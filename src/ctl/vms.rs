@@ -1,15 +1,14 @@
 //! `volantd ctl vms ...`: one function for each verb.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{console, exec, output};
+use crate::ctl::{console, exec, logs, output};
 use crate::wire::{CreateVm, DiskView, VmView};
 
 const NO_BODY: Option<&()> = None;
@@ -36,23 +35,26 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         }
         VmsCommand::Exec(args) => return exec::run(client, args).await,
         VmsCommand::Console { name } => return console::attach(client, &name).await,
-        VmsCommand::Logs { name, follow, tail } => logs(client, &name, follow, tail).await?,
+        VmsCommand::Logs(args) => logs::run(client, &args).await?,
         VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),
     }
     Ok(0)
 }
 
 /// Path of a VM; the name is percent-encoded, so that the server sees what was typed.
-fn path(name: &str, rest: &str) -> String {
+pub fn path(name: &str, rest: &str) -> String {
+    format!("/api/v1/vms/{}{rest}", encoded(name))
+}
+
+/// A text as a segment of a path or a value of a query.
+pub fn encoded(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let encoded: String = name
-        .as_bytes()
+    text.as_bytes()
         .iter()
         .map(
             |byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") },
         )
-        .collect();
-    format!("/api/v1/vms/{encoded}{rest}")
+        .collect()
 }
 
 async fn get(client: &Client, name: &str) -> Result<VmView, Failure> {
@@ -114,23 +116,4 @@ async fn change(
         client.json(Method::POST, &path(&args.name, &query), NO_BODY).await;
     spinner.finish_and_clear();
     output::vms(form, &[vm?], true)
-}
-
-async fn logs(
-    client: &Client,
-    name: &str,
-    follow: bool,
-    tail: Option<usize>,
-) -> Result<(), Failure> {
-    let tail = tail.map_or(String::new(), |tail| format!("&tail={tail}"));
-    let path = path(name, &format!("/logs?follow={follow}{tail}"));
-    let mut body = client.send(Method::GET, &path, None, "text/plain").await?.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::local(error.to_string()))?;
-        let mut stdout = std::io::stdout().lock();
-        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::local(error.to_string()))?;
-    }
-    Ok(())
 }

@@ -123,6 +123,8 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         boot_timeout: Duration::from_millis(config.boot_timeout_ms),
         stop_timeout: Duration::from_millis(config.stop_timeout_ms),
         dns: config.dns.clone(),
+        logs: config.state_dir.join("logs"),
+        log_len_max: config.log_bytes_max,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
     };
     Ok(Orchestrator::open(engine, store, network, hypervisor).await?)

@@ -21,9 +21,35 @@ pub enum EventKind {
     Crashed,
     /// The record is gone.
     Deleted,
+    /// The workload is healthy, or runs and has no health check.
+    Ready,
+    /// The workload's health check has failed as often as it may.
+    Unhealthy,
+    /// A process of the workload has ended, or could not be started.
+    WorkloadExited,
+    /// The workload is done and not started again.
+    WorkloadFinished,
+    /// The workload is given up.
+    WorkloadFailed,
 }
 
 impl EventKind {
+    /// All of them.
+    pub const ALL: [EventKind; 12] = [
+        EventKind::Created,
+        EventKind::Starting,
+        EventKind::Running,
+        EventKind::Stopping,
+        EventKind::Stopped,
+        EventKind::Crashed,
+        EventKind::Deleted,
+        EventKind::Ready,
+        EventKind::Unhealthy,
+        EventKind::WorkloadExited,
+        EventKind::WorkloadFinished,
+        EventKind::WorkloadFailed,
+    ];
+
     /// The word on the wire and in the store.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,6 +60,11 @@ impl EventKind {
             EventKind::Stopped => "VM_STOPPED",
             EventKind::Crashed => "VM_CRASHED",
             EventKind::Deleted => "VM_DELETED",
+            EventKind::Ready => "VM_READY",
+            EventKind::Unhealthy => "VM_UNHEALTHY",
+            EventKind::WorkloadExited => "VM_WORKLOAD_EXITED",
+            EventKind::WorkloadFinished => "VM_WORKLOAD_FINISHED",
+            EventKind::WorkloadFailed => "VM_WORKLOAD_FAILED",
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use volant_protocol::{WorkloadCondition, WorkloadReport};
+
 use crate::model::{VmName, Workload};
 
 /// A VM's number: never used again after the VM is deleted.
@@ -244,4 +246,19 @@ pub struct Vm {
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns of the latest start until the agent answered; 0 before.
     pub boot_exits: u64,
+    /// What its workload last said; none without a workload, without a machine, and before the first
+    /// report.
+    pub workload: Option<WorkloadReport>,
+}
+
+impl Vm {
+    /// Whether it does what it is there for: it runs, and its workload, if it has one, is ready.
+    pub fn is_ready(&self) -> bool {
+        let workload_ready = match (&self.spec.workload, &self.workload) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(_), Some(report)) => report.condition == WorkloadCondition::Ready,
+        };
+        self.state == VmState::Running && workload_ready
+    }
 }

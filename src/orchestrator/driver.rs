@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use volant_protocol::{AGENT_PORT, ShutdownMode, ShutdownRequest};
+use volant_protocol::{AGENT_PORT, ShutdownMode, ShutdownRequest, WorkloadReport};
 
 use crate::agent;
+use crate::logs;
 use crate::model::{EventKind, Vm, VmState};
 use crate::net::Permit;
 use crate::orchestrator::machine::{Live, connect};
+use crate::orchestrator::monitor::{self, LogPlace, Monitor};
 use crate::orchestrator::policy::{Admit, Change, admit};
 use crate::orchestrator::start::{self, Started, reason};
 use crate::orchestrator::{Error, Handle, Shared, now_ms};
@@ -60,6 +62,8 @@ pub struct Driver {
 pub struct Running {
     live: Live,
     exit: oneshot::Receiver<Exit>,
+    /// Of its workload, if it has one.
+    monitor: Option<Monitor>,
     /// Held for its end: the guest may send while its machine lives.
     _permit: Permit,
 }
@@ -67,6 +71,14 @@ pub struct Running {
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver").field("vm", &self.vm.borrow().id).finish_non_exhaustive()
+    }
+}
+
+/// The next report of a monitor that there may not be.
+async fn next_report(monitor: &mut Option<Monitor>) -> WorkloadReport {
+    match monitor {
+        Some(monitor) => monitor.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -119,9 +131,39 @@ impl Driver {
             tokio::select! {
                 biased;
                 ended = &mut running.exit => self.ended(ended.ok()).await,
+                report = next_report(&mut running.monitor) => self.reported(report).await,
                 command = self.commands.recv() => return command,
             }
         }
+    }
+
+    /// The workload's state has changed. A crash of the store loses the event, not the state.
+    async fn reported(&mut self, report: WorkloadReport) {
+        let before = self.vm.borrow().workload.clone();
+        let id = self.vm.borrow().id;
+        let events = monitor::changes(before.as_ref(), &report);
+        self.vm.send_modify(|vm| vm.workload = Some(report));
+        for (kind, message) in events {
+            match self.shared.store.append_event(id, kind, message, now_ms()).await {
+                Ok(event) => event.into_iter().for_each(|event| self.shared.publish(event)),
+                Err(error) => {
+                    let error = crate::orchestrator::chain(&error);
+                    tracing::error!(vm = %id, error, "event not stored");
+                }
+            }
+        }
+    }
+
+    /// Follows the workload, if the VM has one.
+    async fn watch_workload(&self, live: &Live) -> Option<Monitor> {
+        let id = {
+            let vm = self.vm.borrow();
+            vm.spec.workload.as_ref().map(|_| vm.id)?
+        };
+        let config = &self.shared.config;
+        let place =
+            LogPlace { folder: logs::folder(&config.logs, id), len_max: config.log_len_max };
+        Some(Monitor::start(live.machine()?.vsock(), place, &self.handle).await)
     }
 
     fn finish(&self, command: Command) {
@@ -195,7 +237,8 @@ impl Driver {
         match outcome {
             // If it ran before the interruption was seen, the command that is next ends it.
             Ok(Started { live, exit, permit, timeline, exits }) => {
-                self.running = Some(Running { live, exit, _permit: permit });
+                let monitor = self.watch_workload(&live).await;
+                self.running = Some(Running { live, exit, monitor, _permit: permit });
                 self.vm.send_modify(|vm| (vm.timeline, vm.boot_exits) = (timeline, exits));
                 self.set(VmState::Running, EventKind::Running, "vm running").await;
                 let _ = done.send(Ok(self.vm.borrow().clone()));
@@ -235,6 +278,7 @@ impl Driver {
         if let Some(running) = self.running.take() {
             running.live.stop().await;
         }
+        self.vm.send_modify(|vm| vm.workload = None);
         self.handle.withdraw();
     }
 
@@ -273,6 +317,11 @@ impl Driver {
         crash::point("delete.ended");
         let vm = self.vm.borrow().clone();
         let _ = command.accepted.send(Ok(vm.clone()));
+        let (root, id) = (self.shared.config.logs.clone(), vm.id);
+        // What stays is removed by the daemon's next start.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || logs::remove(&root, id)).await {
+            tracing::warn!(vm = %id, %error, "a log was not removed");
+        }
         let outcome = match self.shared.store.delete_vm(vm.id, now_ms()).await {
             Ok(event) => {
                 crash::point("delete.done");

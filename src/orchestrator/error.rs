@@ -61,6 +61,9 @@ pub enum Error {
     /// The daemon is on its way down.
     #[error("the daemon is shutting down")]
     ShuttingDown,
+    /// A workload's log cannot be read or removed.
+    #[error("the workload's log cannot be used")]
+    Log(#[source] std::io::Error),
     /// The database failed.
     #[error("the database failed")]
     Store(#[source] StoreError),
@@ -94,6 +97,7 @@ impl Error {
             Error::WaitTimeout => Kind::Timeout,
             Error::StartFailed(_)
             | Error::Artifact(ArtifactError::Host { .. })
+            | Error::Log(_)
             | Error::Store(_)
             | Error::Internal(_) => Kind::Internal,
         }
@@ -115,6 +119,7 @@ impl Error {
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
+            Error::Log(_) => "log_failed",
             Error::Store(_) => "store_failed",
             Error::Internal(_) => "internal",
         }

@@ -6,10 +6,12 @@ mod cmdline;
 mod driver;
 mod error;
 mod machine;
+mod monitor;
 mod policy;
 mod start;
+mod workload_log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
 use crate::agent::{self, AgentError, StreamObject};
-use crate::model::{Event, EventKind, NewVm, Vm, VmName, VmState};
+use crate::logs;
+use crate::model::{Event, EventKind, NewVm, Vm, VmId, VmName, VmState};
 use crate::net::Network;
 use crate::store::{Store, StoreError};
 use crate::sys::crash;
@@ -30,9 +33,11 @@ use machine::Live;
 use policy::Change;
 
 pub use crate::agent::{Exec, ExecInput, ExecOutput, ExecSender};
+pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::vmm::Console;
 pub use error::Error;
 pub use volant_protocol::{ExecRequest, ExecStatus};
+pub use workload_log::WorkloadLog;
 
 /// Changes of one VM that wait.
 const COMMANDS_MAX: usize = 16;
@@ -52,6 +57,10 @@ pub struct EngineConfig {
     pub stop_timeout: Duration,
     /// Name servers told to guests.
     pub dns: Vec<std::net::Ipv4Addr>,
+    /// Folder of the workloads' logs.
+    pub logs: PathBuf,
+    /// Bytes kept of what each workload writes.
+    pub log_len_max: u64,
     /// MiB that all guests may be given in sum.
     pub memory_mib_max: u64,
 }
@@ -91,6 +100,8 @@ pub struct Handle {
 struct LiveParts {
     vsock: Option<Vsock>,
     console: Option<Arc<dyn Console>>,
+    /// Told as the workload's log grows.
+    log: Option<watch::Receiver<()>>,
 }
 
 impl std::fmt::Debug for LiveParts {
@@ -106,15 +117,20 @@ impl Handle {
 
     fn publish(&self, live: &Live) {
         if let Some(machine) = live.machine() {
-            let parts =
-                LiveParts { vsock: Some(machine.vsock()), console: Some(machine.console()) };
-            *self.parts() = parts;
+            let mut parts = self.parts();
+            parts.vsock = Some(machine.vsock());
+            parts.console = Some(machine.console());
         }
+    }
+
+    fn publish_log(&self, log: Option<watch::Receiver<()>>) {
+        self.parts().log = log;
     }
 
     /// The machine has ended; its console stays readable.
     fn withdraw(&self) {
-        self.parts().vsock = None;
+        let mut parts = self.parts();
+        (parts.vsock, parts.log) = (None, None);
     }
 }
 
@@ -197,7 +213,12 @@ impl Orchestrator {
             closing: AtomicBool::new(false),
         });
         let this = Orchestrator { shared };
-        for vm in reconcile(&this.shared.store).await? {
+        let vms = reconcile(&this.shared.store).await?;
+        let known: BTreeSet<VmId> = vms.iter().map(|vm| vm.id).collect();
+        let logs = this.shared.config.logs.clone();
+        let cleaned = tokio::task::spawn_blocking(move || logs::retain(&logs, &known)).await;
+        cleaned.map_err(|_| Error::Internal("cleaning the logs panicked"))?.map_err(Error::Log)?;
+        for vm in vms {
             this.adopt(vm, None);
         }
         Ok(this)

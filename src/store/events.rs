@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rusqlite::{Row, Transaction, params};
 
 use crate::model::{Event, EventKind, Vm, VmId, VmName};
-use crate::store::vms::mac_of;
+use crate::store::vms::{find, mac_of};
 use crate::store::{Store, StoreError, sqlite};
 
 /// Events kept.
@@ -35,6 +35,26 @@ impl Store {
             let events = rows.map(|row| row.map_err(step())?).collect::<Result<Vec<_>, _>>()?;
             let gap = events.first().is_some_and(|event: &Event| id + 1 < event.id);
             Ok((events, gap))
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Tells something that changes no state of the VM. `None` if the VM is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn append_event(
+        &self,
+        id: VmId,
+        kind: EventKind,
+        message: String,
+        now_ms: i64,
+    ) -> Result<Option<Event>, StoreError> {
+        self.transact(move |tx| {
+            let Some(vm) = find(tx, "v.id = ?1", &[&id.0])? else { return Ok(None) };
+            append(tx, &vm, kind, now_ms, &message).map(Some)
         })
         .await
     }
@@ -86,17 +106,8 @@ fn read(row: &Row<'_>) -> Result<Event, StoreError> {
     let step = || sqlite("read an event");
     let text = |index: usize| row.get::<_, String>(index).map_err(step());
     let corrupt = |what: &str| StoreError::Corrupt(what.to_owned());
-    let kinds = [
-        EventKind::Created,
-        EventKind::Starting,
-        EventKind::Running,
-        EventKind::Stopping,
-        EventKind::Stopped,
-        EventKind::Crashed,
-        EventKind::Deleted,
-    ];
     let word = text(2)?;
-    let kind = kinds.into_iter().find(|kind| kind.as_str() == word);
+    let kind = EventKind::ALL.into_iter().find(|kind| kind.as_str() == word);
     let ip = Ipv4Addr::from(row.get::<_, u32>(6).map_err(step())?);
     Ok(Event {
         id: row.get(0).map_err(step())?,

@@ -151,7 +151,11 @@ fn leased(tx: &Transaction<'_>) -> Result<BTreeSet<Ipv4Addr>, StoreError> {
     rows.map(|row| row.map(Ipv4Addr::from).map_err(step())).collect()
 }
 
-fn find(
+/// The VM that meets a condition.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn find(
     tx: &Transaction<'_>,
     condition: &str,
     params: &[&dyn rusqlite::ToSql],
@@ -209,6 +213,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
         updated_at_ms: number(13)?,
         timeline: Vec::new(),
         boot_exits: 0,
+        workload: None,
     })
 }
 

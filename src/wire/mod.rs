@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod workload;
+
+pub use workload::WorkloadView;
+
 /// `POST /api/v1/vms`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +89,12 @@ pub struct VmView {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it does what it is there for: it runs, and its workload, if it has one, is ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// How its workload is, once it has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadView>,
     /// Class of workload.
     pub runtime: String,
     /// Leased IPv4 address.
@@ -152,7 +162,7 @@ pub struct ExecBody {
     pub timeout_ms: Option<u64>,
 }
 
-/// How a process ended: the answer's tail, and the data of the SSE event `exit`.
+/// How a process ended: the answer's tail, the data of the SSE event `exit`, and a workload's last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitView {
     /// Exit code; absent when a signal ended it.

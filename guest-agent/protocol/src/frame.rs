@@ -1,4 +1,4 @@
-//! Frames of an exec connection: one byte of kind, four of length (big endian), the payload.
+//! Frames of an exec or workload connection: one byte of kind, four of length (big endian), the payload.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -18,6 +18,8 @@ pub enum FrameKind {
     Exit = 4,
     /// To the process group: one byte, the signal's number.
     Signal = 5,
+    /// From the agent, on a workload connection: JSON [`crate::WorkloadReport`].
+    Report = 16,
 }
 
 /// One frame.
@@ -80,6 +82,7 @@ impl Decoder {
             3 => FrameKind::Stderr,
             4 => FrameKind::Exit,
             5 => FrameKind::Signal,
+            16 => FrameKind::Report,
             other => return Err(FrameError::Kind(other)),
         };
         let length = (&self.buffer[1..Frame::HEADER_LEN]).get_u32();

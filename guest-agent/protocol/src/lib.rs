@@ -13,7 +13,10 @@ pub use frame::{Decoder, Frame, FrameError, FrameKind};
 pub use message::{
     AgentInfo, ExecRequest, ExecStatus, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest,
 };
-pub use workload::{HealthCheck, Probe, Restart, RestartPolicy, Workload};
+pub use workload::{
+    HealthCheck, Probe, Restart, RestartPolicy, Workload, WorkloadCondition, WorkloadExit,
+    WorkloadReport,
+};
 
 /// vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;
@@ -25,6 +28,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const EXEC_UPGRADE: &str = "volant-exec";
 /// `Upgrade` token of a raw byte stream to a TCP port in the guest (`GET /v1/tcp/{port}`).
 pub const TCP_UPGRADE: &str = "tcp";
+/// `Upgrade` token of `GET /v1/workload`: after the 101 the agent sends [`Frame`]s, first a report,
+/// then reports and output as they come. A later follower takes the place of an earlier one.
+pub const WORKLOAD_UPGRADE: &str = "volant-workload";
 /// The largest payload of one frame, in bytes.
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
 /// The largest JSON body of a request to the agent, in bytes.

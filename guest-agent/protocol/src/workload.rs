@@ -111,3 +111,59 @@ pub enum Probe {
         argv: Vec<String>,
     },
 }
+
+/// How a workload is, as a level: a report says all that is true now, so that one which was missed
+/// is made good by the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadReport {
+    /// Where it is in its life.
+    pub condition: WorkloadCondition,
+    /// Why, in one sentence; empty where there is nothing to explain.
+    pub reason: String,
+    /// Processes that have ended, or could not be started, since the guest was configured.
+    pub exits: u32,
+    /// How the latest of them ended.
+    pub last_exit: Option<WorkloadExit>,
+    /// Bytes of output that nobody took in time and that were dropped.
+    pub dropped_bytes: u64,
+}
+
+/// Where a workload is in its life.
+///
+/// ```text
+///   Starting ──▶ Ready ◀──▶ Unhealthy
+///      ▲ └─────────┴────────────┤ the process ends
+///      └─── Restarting ◀────────┤
+///                               ├──▶ Finished   code 0, and not to be restarted
+///                               └──▶ Failed     not to be restarted any more
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadCondition {
+    /// A process runs, and its health is not known yet.
+    Starting,
+    /// The process is healthy, or runs and has no health check.
+    Ready,
+    /// The health check has failed as often as it may.
+    Unhealthy,
+    /// No process: the pause before the next try.
+    Restarting,
+    /// No process, and none to come: it is done.
+    Finished,
+    /// No process, and none to come: it is given up.
+    Failed,
+}
+
+/// How a process of the workload ended. Exactly one of `code` and `signal` is set unless it could
+/// not be started, when `error` is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadExit {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Number of the signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of it for want of memory.
+    pub oom: bool,
+    /// Why it never ran.
+    pub error: Option<String>,
+}
