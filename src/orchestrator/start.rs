@@ -47,6 +47,14 @@ impl Clock {
         let at_us = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.steps.push(BootStep { step, at_us });
     }
+
+    /// Adds what the machine has timed by itself, from the beginning of its building on.
+    fn first_instruction(&mut self, since_build_ns: u64) {
+        let built = self.steps.iter().find(|step| step.step == "tap_ready");
+        let at_us = built.map_or(0, |step| step.at_us) + since_build_ns / 1000;
+        self.steps.push(BootStep { step: "first_instruction", at_us });
+        self.steps.sort_by_key(|step| step.at_us);
+    }
 }
 
 /// Starts `vm`. `publish` gets the machine's console and vsock as soon as they exist. When
@@ -107,9 +115,10 @@ pub async fn run(
             format!("{text}; its console ends: {tail}")
         });
     }
-    let exits = machine.stats().exits;
+    let stats = machine.stats();
+    clock.first_instruction(stats.first_instruction_ns);
     crash::point("start.answered");
-    Ok(Started { live, exit, permit, timeline: clock.steps, exits })
+    Ok(Started { live, exit, permit, timeline: clock.steps, exits: stats.exits })
 }
 
 fn machine_spec(

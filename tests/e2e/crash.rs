@@ -7,13 +7,13 @@ use std::process::Command;
 use crate::daemon::Daemon;
 
 /// TAP devices of guests.
-fn taps() -> usize {
+pub(crate) fn taps() -> usize {
     let links = std::fs::read_dir("/sys/class/net").unwrap().flatten();
     links.filter(|entry| entry.file_name().to_string_lossy().starts_with("vt")).count()
 }
 
 /// Guests' ports in the firewall.
-fn firewall_ports() -> usize {
+pub(crate) fn firewall_ports() -> usize {
     let list = ["list", "set", "bridge", "volant_vbr0", "ports"];
     let out = Command::new("nft").args(list).output().unwrap();
     assert!(out.status.success(), "{out:?}");

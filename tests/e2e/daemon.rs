@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
+
 /// How long anything may take in emulation.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Between looks at a condition.
@@ -114,8 +116,38 @@ impl Daemon {
         self.folder.path().join("state")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.socket())
+    }
+
+    /// Creates a small VM with some flags more, and waits until it runs.
+    pub(crate) fn create(&self, name: &str, flags: &[&str]) {
+        let memory: &[&str] = if flags.contains(&"--memory") { &[] } else { &["--memory", "96"] };
+        let out = self.ctl(&[&["vms", "create", name], memory, flags].concat());
+        assert!(out.status.success(), "{out:?}");
+    }
+
+    /// KiB of memory that are the daemon's alone, guests' RAM aside.
+    pub(crate) fn private_kib(&self) -> u64 {
+        let maps = format!("/proc/{}/smaps", self.child.id());
+        let mut of_guest = false;
+        let mut sum = 0;
+        for line in std::fs::read_to_string(maps).unwrap().lines() {
+            let mut words = line.split_whitespace();
+            match words.next().unwrap_or_default() {
+                "Private_Clean:" | "Private_Dirty:" if !of_guest => {
+                    sum += words.next().unwrap().parse::<u64>().unwrap();
+                }
+                // The head of a mapping begins with its range.
+                range if !range.ends_with(':') => of_guest = line.contains("/memfd:volant-"),
+                _ => {}
+            }
+        }
+        sum
     }
 
     pub(crate) fn ctl(&self, args: &[&str]) -> Output {
@@ -131,7 +163,16 @@ impl Daemon {
     }
 
     /// Looks at a condition (a level, not an edge) until it holds.
-    fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub(crate) async fn wait_async(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds().await {
+            assert!(Instant::now() < deadline, "waited for {what}; the log:\n{}", self.log());
+            std::thread::park_timeout(POLL);
+        }
+    }
+
+    /// Looks at a condition (a level, not an edge) until it holds.
+    pub(crate) fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
             assert!(Instant::now() < deadline, "waited for {what}; the log:\n{}", self.log());

@@ -2,11 +2,17 @@
 //! never skips, where it is not. VOLANTD, VOLARY and VOLANT_KERNEL name what is tested.
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
+mod boot;
+mod client;
 mod crash;
 mod daemon;
 mod disks;
+mod exec;
 mod host;
+mod input;
+mod many;
 mod network;
+mod vsock;
 
 use std::io::Write;
 use std::process::Stdio;
@@ -46,7 +52,7 @@ fn a_guest_boots_and_runs_work() {
 fn stdin_comes_back_whole() {
     let daemon = Daemon::start();
     assert!(daemon.ctl(&["vms", "create", "one", "--memory", "128"]).status.success());
-    let input: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let input: Vec<u8> = (0..10u32 << 18).flat_map(u32::to_le_bytes).collect();
     let mut child = daemon
         .command(&["vms", "exec", "-i", "one", "--", "cat"])
         .stdin(Stdio::piped())

@@ -1,0 +1,123 @@
+//! Processes in a guest: their bytes, their end, and each on its own.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request};
+
+use crate::daemon::Daemon;
+
+/// Lines of `seq` that make a little more than 10 MiB.
+const LINES: u32 = 1_500_000;
+const EXECS_AT_ONCE: usize = 50;
+
+fn numbers() -> String {
+    let mut text = String::new();
+    for number in 1..=LINES {
+        writeln!(text, "{number}").unwrap();
+    }
+    assert!(10 << 20 < text.len());
+    text
+}
+
+#[test]
+fn ten_mebibytes_of_each_stream_arrive_whole_and_apart() {
+    let daemon = Daemon::start();
+    daemon.create("one", &[]);
+    let line = format!("seq 1 {LINES} >&2 & seq 1 {LINES}; wait");
+    let out = daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", &line]);
+    assert!(out.status.success(), "{:?}", out.status);
+    let wanted = numbers();
+    assert!(out.stdout == wanted.as_bytes(), "stdout: {} bytes", out.stdout.len());
+    assert!(out.stderr == wanted.as_bytes(), "stderr: {} bytes", out.stderr.len());
+}
+
+#[test]
+fn a_deadline_kills_the_whole_tree_and_nothing_else() {
+    let daemon = Daemon::start();
+    daemon.create("one", &[]);
+    let other = daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", "sleep 8765 >&- 2>&- &"]);
+    assert!(other.status.success(), "{other:?}");
+    // A session of its own, a child of init, a group of its own: none of them escapes.
+    let line = "setsid sleep 4321 & (sleep 4321 &) ; set -m; sleep 4321 & sleep 4321";
+    let out = daemon.ctl(&["vms", "exec", "one", "--timeout", "2", "--", "sh", "-c", line]);
+    assert_eq!(out.status.code(), Some(124), "{out:?}");
+    let left = daemon.ctl(&["vms", "exec", "one", "--", "ps", "-o", "args"]);
+    let left = String::from_utf8(left.stdout).unwrap();
+    assert!(!left.contains("sleep 4321"), "{left}");
+    assert!(left.contains("sleep 8765"), "{left}");
+}
+
+#[test]
+fn a_client_that_goes_away_disturbs_nobody() {
+    let daemon = Daemon::start();
+    daemon.create("one", &[]);
+    let client = daemon.client();
+    let exec = |line: &str| {
+        let body = serde_json::json!({ "command": line }).to_string();
+        Request::post("/api/v1/vms/one/exec")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .header("accept", "text/event-stream")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap()
+    };
+    client.runtime.block_on(async {
+        let other = client.shell("one", "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 1; done");
+        let leaver = async {
+            let mut stream = client.open(exec("exec yes volant-endless")).await;
+            let first = stream.body_mut().frame().await;
+            assert!(first.is_some_and(|frame| frame.is_ok()), "no output came");
+        };
+        let (other, ()) = tokio::join!(other, leaver);
+        assert_eq!(other, "1\n2\n3\n4\n5\n6\n7\n8\n");
+    });
+    // What nobody listens to is ended, so that it does not run for ever.
+    daemon.wait("the process of the client that went away to end", || {
+        let left = client.runtime.block_on(client.shell("one", "ps -o args"));
+        !left.contains("volant-endless\n")
+    });
+    assert_eq!(client.get("/api/v1/vms/one").json()["status"], "running");
+}
+
+#[test]
+fn fifty_processes_at_once_in_one_guest() {
+    let daemon = Daemon::start();
+    daemon.create("one", &[]);
+    let client = daemon.client();
+    // Each waits for all of them: they really are at once.
+    let line = |number: usize| {
+        format!(
+            "mkdir -p /tmp/all; : > /tmp/all/{number}; \
+             until [ $(ls /tmp/all | wc -l) = {EXECS_AT_ONCE} ]; do sleep 0.2; done; echo {number}"
+        )
+    };
+    let lines: Vec<_> = (0..EXECS_AT_ONCE).map(line).collect();
+    let outputs =
+        client.runtime.block_on(join_all(lines.iter().map(|line| client.shell("one", line))));
+    for (number, output) in outputs.iter().enumerate() {
+        assert_eq!(output, &format!("{number}\n"));
+    }
+}
+
+#[test]
+fn an_exec_that_makes_no_sense_is_refused() {
+    let daemon = Daemon::start();
+    daemon.create("one", &[]);
+    let client = daemon.client();
+    let path = "/api/v1/vms/one/exec";
+    let refused = |body: serde_json::Value, status: u16| {
+        let answer = client.post(path, &body);
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
+    };
+    refused(serde_json::json!({}), 422);
+    refused(serde_json::json!({ "argv": ["true"], "command": "true" }), 422);
+    refused(serde_json::json!({ "command": "true", "stdin_base64": "%" }), 422);
+    refused(serde_json::json!({ "command": "true", "unknown": 1 }), 422);
+    let get = client.runtime.block_on(client.send(Method::GET, path, Bytes::new()));
+    assert_eq!(get.status, 405);
+    let nowhere = client.post("/api/v1/vms/nobody/exec", &serde_json::json!({ "command": "true" }));
+    assert_eq!((nowhere.status.as_u16(), &nowhere.json()["code"]), (404, &"vm_not_found".into()));
+}
