@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use crate::daemon::{Daemon, named};
@@ -41,8 +41,8 @@ impl Firecracker {
         Some(Firecracker { program, config: path })
     }
 
-    /// From before the process exists to its guest's first line.
-    pub(crate) fn cold_start_ms(&self) -> f64 {
+    /// Milliseconds from before the process exists to its guest's first line, and the process.
+    pub(crate) fn cold_start(&self) -> (f64, Process) {
         let began = Instant::now();
         let mut child = Command::new(&self.program)
             .args(["--no-api", "--config-file"])
@@ -52,19 +52,35 @@ impl Firecracker {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut process = Process { child, output };
         let mut seen = String::new();
-        let took_ms = loop {
+        loop {
             let mut line = Vec::new();
-            assert_ne!(lines.read_until(b'\n', &mut line).unwrap(), 0, "its guest said: {seen}");
+            assert_ne!(
+                process.output.read_until(b'\n', &mut line).unwrap(),
+                0,
+                "its guest said: {seen}"
+            );
             let line = String::from_utf8_lossy(&line);
             if line.contains(FIRST_OUTPUT) {
-                break began.elapsed().as_secs_f64() * 1e3;
+                return (began.elapsed().as_secs_f64() * 1e3, process);
             }
             seen.push_str(&line);
-        };
-        child.kill().unwrap();
-        child.wait().unwrap();
-        took_ms
+        }
+    }
+}
+
+/// A running Firecracker; ended when dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Held open: it panics when nobody takes its guest's output.
+    output: BufReader<ChildStdout>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
