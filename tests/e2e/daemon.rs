@@ -69,6 +69,22 @@ impl Daemon {
         self.wait_ready();
     }
 
+    /// Asks it to end, as systemd does, and starts another.
+    pub(crate) fn terminate_and_restart(&mut self) {
+        self.terminate();
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}; the log:\n{}", self.log());
+        self.child = spawn(self.folder.path(), "");
+        self.wait_ready();
+    }
+
+    fn terminate(&self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+
     /// Restarts with the order to die at `point` (`sys/crash.rs`).
     pub(crate) fn restart_to_crash_at(&mut self, point: &str) {
         self.child.kill().unwrap();
@@ -183,9 +199,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        self.terminate();
         let _ = self.child.wait();
         if std::thread::panicking() {
             // Captured by the test harness, and shown since this test fails.

@@ -4,6 +4,7 @@
 
 mod boot;
 mod client;
+mod console;
 mod crash;
 mod daemon;
 mod disks;
@@ -12,6 +13,7 @@ mod host;
 mod input;
 mod many;
 mod network;
+mod shutdown;
 mod vsock;
 
 use std::io::Write;
