@@ -18,6 +18,7 @@ mod client;
 mod daemon;
 mod rival;
 mod table;
+mod tricks;
 
 use std::time::Instant;
 

@@ -147,6 +147,11 @@ impl Daemon {
         assert!(out.status.success(), "{out:?}");
     }
 
+    #[allow(dead_code, reason = "for tests/stress only")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// KiB of memory that are the daemon's alone, guests' RAM aside.
     pub(crate) fn private_kib(&self) -> u64 {
         let maps = format!("/proc/{}/smaps", self.child.id());
