@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds one of the suites that need guests, and runs it where /dev/kvm is: on this machine, or in
-# a devvm of its own that is taken down at the end, whatever happens.
+# devvms of its own that are taken down at the end, whatever happens.
 #
-#   suite.sh e2e|bench|stress [ARGUMENTS FOR THE TEST PROGRAM…]
+#   suite.sh e2e [FILTER…]                    one test after another, spread over several devvms
+#   suite.sh bench|stress [ARGUMENTS FOR THE TEST PROGRAM…]
 #
 # The suite finds VOLANTD, VOLARY, VOLANT_KERNEL, VOLANT_BZIMAGE and VOLANT_OUT (a folder for
 # results) in its environment. FIRECRACKER and every VOLANT_TEST_* and VOLANT_BENCH_* variable are
@@ -14,25 +15,26 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 suite=${1:?e2e, bench or stress}
 shift
 cd "$root"
-export DEVVM_NAME=$suite DEVVM_PORT=0
+export DEVVM_PORT=0
 readonly programs=/run/volant-$suite run=$cache/devvm/$suite
-readonly minutes_max=${SUITE_MINUTES:-60}
+readonly minutes_max=${SUITE_MINUTES:-60} test_minutes_max=15
 
 [[ -e $root/tests/$suite.rs || -e $root/tests/$suite/main.rs ]] || die "there is no tests/$suite"
 
 take_down() {
-    local status=$?
+    local status=$? job
     trap - EXIT INT TERM
-    if [[ -n ${job:-} ]] && kill -TERM -- "-$job" 2>/dev/null; then wait "$job" || true; fi
-    if [[ ${place:-} == devvm ]]; then
+    for job in $(jobs -p); do kill -TERM -- "-$job" 2>/dev/null || true; done
+    wait || true
+    for DEVVM_NAME in $devvms; do
+        export DEVVM_NAME
         if ((status != 0)); then
-            step "the suite failed; the end of the devvm's console"
-            tail -n 40 "$run/console.log" 2>/dev/null || true
+            step "the suite failed; the end of $DEVVM_NAME's console"
+            tail -n 20 "$cache/devvm/$DEVVM_NAME/console.log" 2>/dev/null || true
         fi
         "$here/devvm" down
-    elif [[ ${place:-} == host ]]; then
-        inside rm -rf "$programs"
-    fi
+    done
+    if [[ -z $devvms ]]; then inside rm -rf "$programs"; fi
     exit "$status"
 }
 
@@ -62,42 +64,123 @@ mkdir -p "$cache/devvm"
 exec 7>"$cache/devvm/$suite.lock"
 flock -n 7 || { echo "another $suite run is under way, waiting for it"; flock 7; }
 
-step "$suite: a place for guests"
+# Makes the place ready that DEVVM_NAME says, and sets $environment for programs that run there.
+make_place() {
+    local out=/out name
+    if [[ $("$here/where") == devvm ]]; then
+        "$here/devvm" down
+        rm -rf "$cache/devvm/$DEVVM_NAME/out"
+    fi
+    place_up
+    inside test -c /dev/kvm </dev/null || die "no /dev/kvm"
+    copy_in "$programs" "$volantd" "$agent" "$kernel/vmlinux" "$kernel/bzImage" "$program"
+    if [[ $place == host ]]; then out=$(mkdir -p "$run/out" && echo "$run/out"); fi
+    environment=(VOLANTD="$programs/volantd" VOLARY="$programs/volary" VOLANT_OUT="$out"
+        VOLANT_KERNEL="$programs/vmlinux" VOLANT_BZIMAGE="$programs/bzImage" RUST_BACKTRACE=1)
+    # Memory is the devvm's only own storage; below its /tmp lies the shared file system.
+    if [[ $place == devvm ]]; then
+        inside mkdir -p "$programs/tmp" </dev/null
+        environment+=("TMPDIR=$programs/tmp")
+    fi
+    for name in FIRECRACKER ${!VOLANT_TEST_*} ${!VOLANT_BENCH_*}; do
+        [[ -z ${!name:-} ]] || environment+=("$name=${!name}")
+    done
+}
+
+# run_program MINUTES ARGUMENTS…: in the checkout's folder, as cargo would.
+run_program() {
+    local minutes=$1
+    shift
+    inside timeout --kill-after=30 "${minutes}m" env "${environment[@]}" \
+        "$programs/$(basename "$program")" --test-threads=1 "$@" </dev/null
+}
+
+# --- e2e: tests are taken from one list, those that took longest the last time first --------------
+
+# Takes the next name off the list.
+next_test() {
+    exec 6>"$lists/lock"
+    flock 6
+    head -n 1 "$lists/names"
+    sed -i 1d "$lists/names"
+    exec 6>&-
+}
+
+worker() {
+    local name began
+    export DEVVM_NAME=$1
+    make_place
+    if [[ $place == devvm ]]; then "$here/selftest"; fi
+    while name=$(next_test) && [[ -n $name ]]; do
+        began=$EPOCHSECONDS
+        if run_program $test_minutes_max --exact "$name" >"$lists/$name.log" 2>&1; then
+            echo "test $name ... ok ($((EPOCHSECONDS - began)) s)"
+            echo "$name" >>"$lists/passed"
+        else
+            sed '/^$/d' "$lists/$name.log"
+            echo "test $name ... FAILED ($((EPOCHSECONDS - began)) s)"
+        fi
+        echo "$((EPOCHSECONDS - began)) $name" >>"$lists/durations"
+    done
+}
+
+run_spread() {
+    local count worker name failed job
+    lists=$(mktemp -d "$run/run.XXXXXX")
+    touch "$lists"/{passed,durations} "$run/durations"
+    "$program" --list --format terse "$@" | sed -n 's/: test$//p' | sort >"$lists/all"
+    # A test that is new may be long.
+    awk 'NR == FNR { took[$2] = $1; next } { print ($1 in took ? took[$1] : 999), $1 }' \
+        "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 >"$lists/names"
+    [[ -s $lists/names ]] || die "no test has such a name: $*"
+    count=1
+    if [[ $("$here/where") == devvm ]]; then count=$(nproc); fi
+    ((count <= $(wc -l <"$lists/all"))) || count=1
+    step "$suite: $(wc -l <"$lists/all") tests in $count places"
+    set -m
+    for ((worker = 0; worker < count; worker++)); do
+        [[ $("$here/where") == host ]] || devvms+=" $suite-$worker"
+        # The lock ends with this script, not with the devvm.
+        worker "$suite-$worker" 7>&- &
+    done
+    set +m
+    for job in $(jobs -p); do wait "$job" || echo "a place for guests was lost"; done
+    cat "$lists/durations" "$run/durations" | awk '!seen[$2]++' >"$lists/known"
+    cp "$lists/known" "$run/durations"
+    step "$suite: the slowest"
+    sort -rn "$lists/durations" | head -n 5
+    failed=$(comm -23 "$lists/all" <(sort "$lists/passed"))
+    if [[ -n $failed ]]; then
+        step "$suite: failed or not run"
+        printf '%s\n' "$failed"
+    fi
+    printf '\n%d passed, %d failed\n' "$(wc -l <"$lists/passed")" "$(grep -c . <<<"$failed")"
+    [[ -z $failed ]]
+}
+
+devvms=
+mkdir -p "$run"
+find "$run" -maxdepth 1 -name 'run.*' -exec rm -rf {} +
 trap take_down EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-if [[ $("$here/where") == devvm ]]; then "$here/devvm" down; fi
-rm -rf "$run/out"
-# The lock ends with this script, not with the devvm.
-place_up 7>&-
-if [[ $place == devvm ]]; then "$here/selftest"; fi
-inside test -c /dev/kvm </dev/null || die "no /dev/kvm"
-copy_in "$programs" "$volantd" "$agent" "$kernel/vmlinux" "$kernel/bzImage" "$program"
-
-out=/out
-if [[ $place == host ]]; then out=$(mkdir -p "$run/out" && echo "$run/out"); fi
-environment=(VOLANTD="$programs/volantd" VOLARY="$programs/volary" VOLANT_OUT="$out"
-    VOLANT_KERNEL="$programs/vmlinux" VOLANT_BZIMAGE="$programs/bzImage" RUST_BACKTRACE=1)
-# Memory is the devvm's only own storage; below its /tmp lies the shared file system.
-if [[ $place == devvm ]]; then
-    inside mkdir -p "$programs/tmp" </dev/null
-    environment+=("TMPDIR=$programs/tmp")
+if [[ $suite == e2e ]]; then
+    run_spread "$@"
+    exit
 fi
-for name in FIRECRACKER ${!VOLANT_TEST_*} ${!VOLANT_BENCH_*}; do
-    [[ -z ${!name:-} ]] || environment+=("$name=${!name}")
-done
 
+step "$suite: a place for guests"
+export DEVVM_NAME=$suite
+make_place 7>&-
+[[ $place == host ]] || devvms=$suite
 step "$suite: run"
-# In the checkout's folder, as cargo would. In the background and in a group of its own, because
-# bash answers a signal only between commands, and to end all of it then.
+# In the background and in a group of its own, because bash answers a signal only between
+# commands, and to end all of it then.
 set -m
-inside timeout --kill-after=30 "${minutes_max}m" env "${environment[@]}" \
-    "$programs/$(basename "$program")" --test-threads=1 "$@" </dev/null &
-job=$!
+run_program "$minutes_max" "$@" &
 set +m
-wait "$job"
-job=
+wait $!
 step "$suite: passed"
-if [[ -n $(find "$run/out" -type f ! -name selftest 2>/dev/null) ]]; then
+if [[ -n $(find "$run/out" -type f 2>/dev/null) ]]; then
     echo "results: $run/out"
 fi
