@@ -147,6 +147,18 @@ impl Daemon {
         assert!(out.status.success(), "{out:?}");
     }
 
+    /// Threads of the daemon. A vCPU's is named `v<VM>-c<number>`; `kvm-nx-lpage-re` is the
+    /// kernel's own, one for each VM.
+    pub(crate) fn threads_but_vcpus(&self) -> usize {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("comm")));
+        let others = |name: &String| {
+            let is_vcpu = name.starts_with('v') && name.contains("-c");
+            !is_vcpu && !name.starts_with("kvm-nx-lpage")
+        };
+        names.flatten().filter(others).count()
+    }
+
     #[allow(dead_code, reason = "for tests/stress only")]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
