@@ -1,6 +1,7 @@
 //! REST, server-sent events and WebSocket over the orchestrator: convert and forward.
 
 mod auth;
+mod body;
 mod console;
 mod error;
 mod events;
@@ -11,6 +12,7 @@ mod view;
 mod vms;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -45,6 +47,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
+        .layer(from_fn(body::bounded))
         .with_state(orchestrator)
 }
 

@@ -5,6 +5,7 @@
 #   suite.sh e2e [FILTER…]                    one test after another, spread over several devvms
 #   suite.sh bench|stress [ARGUMENTS FOR THE TEST PROGRAM…]
 #
+# A run waits for another one of the same suite, unless SUITE_NAME gives it places of its own.
 # The suite finds VOLANTD, VOLARY, VOLANT_KERNEL, VOLANT_BZIMAGE and VOLANT_OUT (a folder for
 # results) in its environment. FIRECRACKER and every VOLANT_TEST_* and VOLANT_BENCH_* variable are
 # passed through. A machine without a usable KVM is a failure here, never a skipped test.
@@ -16,7 +17,8 @@ suite=${1:?e2e, bench or stress}
 shift
 cd "$root"
 export DEVVM_PORT=0
-readonly programs=/run/volant-$suite run=$cache/devvm/$suite
+readonly suite_name=${SUITE_NAME:-$suite}
+readonly programs=/run/volant-$suite run=$cache/devvm/$suite_name
 readonly minutes_max=${SUITE_MINUTES:-60} test_minutes_max=15
 
 [[ -e $root/tests/$suite.rs || -e $root/tests/$suite/main.rs ]] || die "there is no tests/$suite"
@@ -61,7 +63,7 @@ rm -f "$messages"
 
 # Two runs at a time would share a devvm.
 mkdir -p "$cache/devvm"
-exec 7>"$cache/devvm/$suite.lock"
+exec 7>"$cache/devvm/$suite_name.lock"
 flock -n 7 || { echo "another $suite run is under way, waiting for it"; flock 7; }
 
 # Makes the place ready that DEVVM_NAME says, and sets $environment for programs that run there.
@@ -139,9 +141,9 @@ run_spread() {
     step "$suite: $(wc -l <"$lists/all") tests in $count places"
     set -m
     for ((worker = 0; worker < count; worker++)); do
-        [[ $("$here/where") == host ]] || devvms+=" $suite-$worker"
+        [[ $("$here/where") == host ]] || devvms+=" $suite_name-$worker"
         # The lock ends with this script, not with the devvm.
-        worker "$suite-$worker" 7>&- &
+        worker "$suite_name-$worker" 7>&- &
     done
     set +m
     for job in $(jobs -p); do wait "$job" || echo "a place for guests was lost"; done
@@ -170,9 +172,9 @@ if [[ $suite == e2e ]]; then
 fi
 
 step "$suite: a place for guests"
-export DEVVM_NAME=$suite
+export DEVVM_NAME=$suite_name
 make_place 7>&-
-[[ $place == host ]] || devvms=$suite
+[[ $place == host ]] || devvms=$suite_name
 step "$suite: run"
 # In the background and in a group of its own, because bash answers a signal only between
 # commands, and to end all of it then.
