@@ -1,9 +1,13 @@
 //! The command line as plain data. No effects, no defaults that depend on the machine.
 
+mod process;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 
 /// A microVM engine in one process.
 #[derive(Debug, Parser)]
@@ -165,6 +169,17 @@ pub enum VmsCommand {
     },
     /// Run a command in a VM; exits as the command does
     Exec(ExecArgs),
+    /// List the processes that were started in a VM
+    Ps {
+        /// Name of the VM
+        name: String,
+    },
+    /// Look at a process again, or go on with it; exits as the process does
+    Attach(AttachArgs),
+    /// Send a signal to a process
+    Kill(KillArgs),
+    /// Wait for the end of a process; exits as the process did
+    Wait(WaitArgs),
     /// Attach the terminal to the serial console; Ctrl-] detaches
     Console {
         /// Name of the VM
@@ -264,31 +279,6 @@ pub struct ChangeArgs {
     /// How long to wait, in seconds
     #[arg(long, default_value_t = 120)]
     pub timeout: u64,
-}
-
-/// Arguments of exec.
-#[derive(Debug, Args)]
-pub struct ExecArgs {
-    /// Name of the VM
-    pub name: String,
-    /// Send stdin to the command
-    #[arg(short, long)]
-    pub interactive: bool,
-    /// Environment, KEY=VALUE
-    #[arg(long, value_parser = key_value)]
-    pub env: Vec<(String, String)>,
-    /// Working directory
-    #[arg(long)]
-    pub cwd: Option<String>,
-    /// User name, uid or uid:gid
-    #[arg(long)]
-    pub user: Option<String>,
-    /// Kill it after this many seconds
-    #[arg(long)]
-    pub timeout: Option<u64>,
-    /// The command
-    #[arg(required = true, last = true)]
-    pub argv: Vec<String>,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -1,14 +1,13 @@
 //! volary: PID 1 of a volant guest.
 //!
 //! One thread, one runtime. `main.rs` brings the guest up and dials the host; everything the host
-//! asks arrives as HTTP/1.1 on vsock connections and is answered by `http.rs`.
+//! asks arrives as HTTP/1.1 on vsock connections and is answered by `http`.
 
 pub mod console;
-pub mod exec;
 pub mod http;
 pub mod init;
 pub mod network;
+pub mod process;
 pub mod reap;
-pub mod tree;
 pub mod user;
 pub mod workload;

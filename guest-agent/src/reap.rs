@@ -75,7 +75,7 @@ impl Reaper {
             if let Ok(Some((_, status))) = waitpid(Pid::from_raw(raw), WaitOptions::NOHANG)
                 && let Some(sender) = waiting.remove(&raw)
             {
-                // Nobody waits any more when the exec's connection is gone.
+                // Its supervisor is gone only when the agent is.
                 let _ = sender.send(status);
             }
         }

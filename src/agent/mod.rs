@@ -3,13 +3,15 @@
 //! The agent is as hostile as its guest: heads and bodies are bounded, nothing it says is trusted
 //! further than its type. Deadlines are the caller's.
 
-mod exec;
 mod frames;
+/// Processes in the guest.
+pub mod process;
 mod workload;
 
 use std::io;
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -17,9 +19,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
-use volant_protocol::{AgentInfo, BODY_LEN_MAX, GuestConfig, ShutdownRequest, TCP_UPGRADE};
+use volant_protocol::{
+    AgentInfo, BODY_LEN_MAX, GuestConfig, PROTOCOL_VERSION, ShutdownRequest, TCP_UPGRADE,
+};
 
-pub use exec::{Exec, ExecInput, ExecOutput, ExecSender, exec};
+pub use process::{AttachOptions, Attachment, InputSender, ProcessInput, ProcessOutput};
 pub use workload::{WorkloadOutput, WorkloadStream, workload};
 
 /// Bytes of an answer's head: the agent's own are a tenth.
@@ -49,15 +53,23 @@ pub enum AgentError {
     Refused {
         /// HTTP status.
         status: u16,
-        /// The agent's words, truncated and printable.
+        /// The agent's word for it.
+        code: String,
+        /// The agent's sentence, truncated and printable.
         message: String,
     },
+    /// Nothing came back within the time given.
+    #[error("the agent did not answer in time")]
+    Silent,
 }
+
+/// The body of a request to the agent, streamed.
+pub type Payload = UnsyncBoxBody<Bytes, io::Error>;
 
 /// One HTTP connection to the agent; dropping it closes the stream.
 #[derive(Debug)]
 struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Payload>,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -79,16 +91,15 @@ impl Connection {
         &mut self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
+        body: Payload,
         upgrade: Option<&str>,
     ) -> Result<Response<Incoming>, AgentError> {
         let mut request = Request::builder().method(method).uri(path).header("host", "agent");
         if let Some(token) = upgrade {
             request = request.header("connection", "upgrade").header("upgrade", token);
         }
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| AgentError::Protocol(error.to_string()))?;
+        let request =
+            request.body(body).map_err(|error| AgentError::Protocol(error.to_string()))?;
         self.sender.send_request(request).await.map_err(broken)
     }
 }
@@ -114,9 +125,12 @@ async fn refusal(response: Response<Incoming>) -> AgentError {
         Err(error) => return error,
     };
     let parsed: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let text = parsed.as_ref().and_then(|value| value.get("message")?.as_str());
-    let text = text.unwrap_or("without a reason");
-    AgentError::Refused { status, message: printable(text) }
+    let part = |name| parsed.as_ref().and_then(|value| value.get(name)?.as_str());
+    AgentError::Refused {
+        status,
+        code: printable(part("code").unwrap_or_default()),
+        message: printable(part("message").unwrap_or("without a reason")),
+    }
 }
 
 /// A guest's text as it may be shown: one line, bounded.
@@ -125,8 +139,40 @@ fn printable(text: &str) -> String {
     printable.take(MESSAGE_LEN_MAX).collect()
 }
 
-fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, AgentError> {
-    serde_json::to_vec(value).map_err(|error| AgentError::Protocol(error.to_string()))
+/// `value` as the body of a request.
+fn json(value: &impl serde::Serialize) -> Result<Payload, AgentError> {
+    let text = serde_json::to_vec(value);
+    let text = text.map_err(|error| AgentError::Protocol(error.to_string()))?;
+    Ok(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync())
+}
+
+/// An answer whose connection lives as long as it is read.
+#[derive(Debug)]
+struct Answer {
+    response: Response<Incoming>,
+    _connection: Connection,
+}
+
+/// Sends one request; an answer that is no success becomes an error.
+async fn request(
+    stream: impl Stream,
+    method: Method,
+    path: &str,
+    body: Payload,
+) -> Result<Answer, AgentError> {
+    let mut connection = Connection::open(stream).await?;
+    let response = connection.send(method, path, body, None).await?;
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    Ok(Answer { response, _connection: connection })
+}
+
+/// The JSON of a small answer.
+async fn parse<T: serde::de::DeserializeOwned>(answer: Answer) -> Result<T, AgentError> {
+    let body = bounded(answer.response).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| AgentError::Protocol(format!("unexpected JSON: {error}")))
 }
 
 /// `PUT /v1/config` on the connection that the agent has dialled.
@@ -134,23 +180,23 @@ fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, AgentError> {
 /// # Errors
 /// [`AgentError`].
 pub async fn configure(stream: impl Stream, config: &GuestConfig) -> Result<AgentInfo, AgentError> {
-    let mut connection = Connection::open(stream).await?;
-    let answer = connection.send(Method::PUT, "/v1/config", encode(config)?, None).await?;
-    if answer.status() != StatusCode::OK {
-        return Err(refusal(answer).await);
+    let answer = request(stream, Method::PUT, "/v1/config", json(config)?).await?;
+    let info: AgentInfo = parse(answer).await?;
+    if info.protocol_version != PROTOCOL_VERSION {
+        let theirs = info.protocol_version;
+        return Err(AgentError::Protocol(format!(
+            "in protocol version {theirs}, this daemon speaks {PROTOCOL_VERSION}"
+        )));
     }
-    serde_json::from_slice(&bounded(answer).await?)
-        .map_err(|error| AgentError::Protocol(format!("no agent info: {error}")))
+    Ok(info)
 }
 
 /// `POST /v1/shutdown`.
 ///
 /// # Errors
 /// [`AgentError`].
-pub async fn shutdown(stream: impl Stream, request: &ShutdownRequest) -> Result<(), AgentError> {
-    let mut connection = Connection::open(stream).await?;
-    let answer = connection.send(Method::POST, "/v1/shutdown", encode(request)?, None).await?;
-    if answer.status().is_success() { Ok(()) } else { Err(refusal(answer).await) }
+pub async fn shutdown(stream: impl Stream, body: &ShutdownRequest) -> Result<(), AgentError> {
+    request(stream, Method::POST, "/v1/shutdown", json(body)?).await.map(drop)
 }
 
 /// `GET /v1/tcp/{port}` with Upgrade: the raw stream to a TCP port on the guest's loopback.
@@ -159,7 +205,8 @@ pub async fn shutdown(stream: impl Stream, request: &ShutdownRequest) -> Result<
 /// [`AgentError::Refused`] with status 502 when nothing listens there.
 pub async fn tcp(stream: impl Stream, port: u16) -> Result<Box<dyn StreamObject>, AgentError> {
     let (upgraded, driver) =
-        upgrade(stream, Method::GET, &format!("/v1/tcp/{port}"), Vec::new(), TCP_UPGRADE).await?;
+        upgrade(stream, Method::GET, &format!("/v1/tcp/{port}"), Payload::default(), TCP_UPGRADE)
+            .await?;
     drop(driver);
     Ok(Box::new(upgraded))
 }
@@ -171,7 +218,7 @@ async fn upgrade(
     stream: impl Stream,
     method: Method,
     path: &str,
-    body: Vec<u8>,
+    body: Payload,
     token: &str,
 ) -> Result<(Upgraded, Connection), AgentError> {
     let mut connection = Connection::open(stream).await?;
@@ -186,3 +233,6 @@ async fn upgrade(
     let upgraded = hyper::upgrade::on(answer).await.map_err(broken)?;
     Ok((TokioIo::new(upgraded), connection))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use hyper::Method;
 use volant_protocol::{FrameKind, WORKLOAD_UPGRADE, WorkloadReport};
 
 use crate::agent::frames::FrameReader;
-use crate::agent::{AgentError, Connection, Stream, Upgraded, printable, upgrade};
+use crate::agent::{AgentError, Connection, Payload, Stream, Upgraded, printable, upgrade};
 
 /// The stream of one guest's workload; nobody else follows it meanwhile.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub enum WorkloadOutput {
 /// [`AgentError::Refused`] with status 404 when the guest has none.
 pub async fn workload(stream: impl Stream) -> Result<WorkloadStream, AgentError> {
     let (stream, connection) =
-        upgrade(stream, Method::GET, "/v1/workload", Vec::new(), WORKLOAD_UPGRADE).await?;
+        upgrade(stream, Method::GET, "/v1/workload", Payload::default(), WORKLOAD_UPGRADE).await?;
     Ok(WorkloadStream { frames: FrameReader::new(stream), _connection: connection })
 }
 

@@ -1,9 +1,11 @@
-//! `/api/v1/vms/{name}/exec`: buffered JSON, or server-sent events as they come.
+//! `/api/v1/vms/{name}/exec`: buffered JSON, server-sent events as they come, or a WebSocket.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -11,15 +13,20 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::api::channel::{self, Channels};
 use crate::api::error::Refusal;
+use crate::api::processes::argv;
 use crate::model::VmName;
 use crate::orchestrator::{
-    Exec, ExecInput, ExecOutput, ExecRequest, ExecSender, ExecStatus, Orchestrator,
+    Attachment, Deadline, InputSender, Orchestrator, ProcessInput, ProcessOutput, ProcessRequest,
+    ProcessStatus, TerminalSize,
 };
-use crate::wire::{ChunkView, ExecBody, ExecView, ExitView};
+use crate::wire::{ChunkView, ExecBody, ExecView, ExitView, GapView};
 
 /// Bytes of output that a buffered answer holds, both streams together.
 const OUTPUT_LEN_MAX: usize = 64 * 1024 * 1024;
+
+const PROCESS_ID: HeaderName = HeaderName::from_static("volant-process-id");
 
 /// `POST /api/v1/vms/{name}/exec`.
 ///
@@ -37,8 +44,7 @@ pub async fn exec(
     let process = orchestrator.exec(&name, &request).await?;
     let feeder =
         stdin.map(|bytes| AbortOnDropHandle::new(tokio::spawn(feed(process.input(), bytes))));
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("text/event-stream")) {
+    if wants_events(&headers) {
         return Ok(streamed(process, feeder).into_response());
     }
     let answer = buffered(process).await;
@@ -46,13 +52,91 @@ pub async fn exec(
     answer.map(|view| Json(view).into_response())
 }
 
-fn request(body: ExecBody) -> Result<(ExecRequest, Option<Bytes>), Refusal> {
+/// Whether the client asks for server-sent events.
+pub fn wants_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// Query of the WebSocket: `command` for each argument, `env` (`KEY=VALUE`) for each variable.
+#[derive(Debug)]
+struct Remote {
+    request: ProcessRequest,
+    channels: Channels,
+}
+
+/// `GET /api/v1/vms/{name}/exec` with a WebSocket upgrade. The answer's `volant-process-id` names
+/// the process, for `.../processes/{id}/keep`.
+///
+/// # Errors
+/// A problem, before the upgrade.
+pub async fn remote(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let name = VmName::try_from(name.as_str())?;
+    let upgrade = upgrade.map_err(|_| {
+        let text = "GET needs a WebSocket; POST runs a command and answers with its output";
+        Refusal::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", text)
+    })?;
+    let Remote { request, channels } = remote_request(&query.unwrap_or_default())?;
+    let attachment = orchestrator.exec(&name, &request).await?;
+    let id = attachment.info().map(|info| info.id);
+    let mut answer = channel::upgrade(upgrade, attachment, channels);
+    if let Some(id) = id {
+        answer.headers_mut().insert(PROCESS_ID, id.into());
+    }
+    Ok(answer)
+}
+
+fn remote_request(query: &str) -> Result<Remote, Refusal> {
+    let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", text);
+    let mut request = ProcessRequest::default();
+    let mut channels = Channels { stdin: false, stdout: true, stderr: true };
+    let (mut tty, mut size) = (false, TerminalSize { cols: 80, rows: 24 });
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = value.into_owned();
+        let flag = || match value.as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(bad(format!("{key} is true or false"))),
+        };
+        let number = || value.parse::<u64>().map_err(|_| bad(format!("{key} is a number")));
+        let short = || value.parse::<u16>().map_err(|_| bad(format!("{key} is a number")));
+        match key.as_ref() {
+            "command" => request.argv.push(value),
+            "env" => {
+                let pair = value.split_once('=').ok_or_else(|| bad("env is KEY=VALUE".to_owned()));
+                let (key, value) = pair?;
+                request.env.insert(key.to_owned(), value.to_owned());
+            }
+            "stdin" => channels.stdin = flag()?,
+            "stdout" => channels.stdout = flag()?,
+            "stderr" => channels.stderr = flag()?,
+            "tty" => tty = flag()?,
+            "cols" => size.cols = short()?,
+            "rows" => size.rows = short()?,
+            "cwd" => request.cwd = Some(value),
+            "user" => request.user = Some(value),
+            "tag" => request.tag = Some(value),
+            "keep" => request.keep = flag()?,
+            "timeout_ms" => request.timeout_ms = Some(number()?),
+            "idle_timeout_ms" => request.idle_timeout_ms = Some(number()?),
+            // Of Kubernetes: which of a pod's containers. A VM is one.
+            "container" => {}
+            _ => return Err(bad(format!("there is no {key}"))),
+        }
+    }
+    request.stdin = channels.stdin;
+    request.terminal = tty.then_some(size);
+    Ok(Remote { request, channels })
+}
+
+fn request(body: ExecBody) -> Result<(ProcessRequest, Option<Bytes>), Refusal> {
     let refuse = |text: &str| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_exec", text);
-    let argv = match (body.argv.is_empty(), body.command) {
-        (false, None) => body.argv,
-        (true, Some(line)) => vec!["/bin/sh".to_owned(), "-c".to_owned(), line],
-        _ => return Err(refuse("give either argv or command")),
-    };
+    let argv = argv(body.argv, body.command)?;
     let stdin = match (body.stdin, body.stdin_base64) {
         (None, None) => None,
         (Some(text), None) => Some(Bytes::from(text)),
@@ -62,29 +146,37 @@ fn request(body: ExecBody) -> Result<(ExecRequest, Option<Bytes>), Refusal> {
         }
         _ => return Err(refuse("give either stdin or stdin_base64")),
     };
-    let request = ExecRequest {
+    let request = ProcessRequest {
         argv,
         env: body.env,
         cwd: body.cwd,
         user: body.user,
         timeout_ms: body.timeout_ms,
+        idle_timeout_ms: body.idle_timeout_ms,
         stdin: stdin.is_some(),
+        ..ProcessRequest::default()
     };
     Ok((request, stdin))
 }
 
-async fn feed(sender: ExecSender, bytes: Bytes) {
+async fn feed(sender: InputSender, bytes: Bytes) {
     // A process that does not want its stdin is no failure of the call.
-    if sender.send(ExecInput::Stdin(bytes)).await.is_ok() {
-        let _ = sender.send(ExecInput::StdinEof).await;
+    if sender.send(ProcessInput::Stdin(bytes)).await.is_ok() {
+        let _ = sender.send(ProcessInput::StdinEof).await;
     }
 }
 
-fn exit_view(status: ExecStatus) -> ExitView {
+/// How a process ended, for clients.
+pub fn exit_view(status: ProcessStatus) -> ExitView {
+    let word = |deadline| match deadline {
+        Deadline::Total => "total".to_owned(),
+        Deadline::Idle => "idle".to_owned(),
+    };
     ExitView {
         exit_code: status.code,
         signal: status.signal,
-        timed_out: status.timed_out,
+        timed_out: status.deadline.is_some(),
+        deadline: status.deadline.map(word),
         error: status.error,
     }
 }
@@ -93,13 +185,15 @@ fn lost(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(StatusCode::BAD_GATEWAY, "exec_lost", format!("the process was lost: {error}"))
 }
 
-async fn buffered(mut process: Exec) -> Result<ExecView, Refusal> {
+async fn buffered(mut process: Attachment) -> Result<ExecView, Refusal> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
         match process.next().await.map_err(|error| lost(&error))? {
-            Some(ExecOutput::Stdout(bytes)) => stdout.extend_from_slice(&bytes),
-            Some(ExecOutput::Stderr(bytes)) => stderr.extend_from_slice(&bytes),
-            Some(ExecOutput::Exit(status)) => {
+            Some(ProcessOutput::Stdout(bytes)) => stdout.extend_from_slice(&bytes),
+            Some(ProcessOutput::Stderr(bytes)) => stderr.extend_from_slice(&bytes),
+            // The process waits for this reader.
+            Some(ProcessOutput::Gap(_)) => {}
+            Some(ProcessOutput::Exit(status)) => {
                 let (stdout, stdout_encoding) = text(stdout);
                 let (stderr, stderr_encoding) = text(stderr);
                 let exit = exit_view(status);
@@ -125,13 +219,16 @@ fn text(bytes: Vec<u8>) -> (String, String) {
 }
 
 /// Each chunk is pulled from the guest when the client has taken the last: back-pressure.
-fn streamed(process: Exec, feeder: Option<AbortOnDropHandle<()>>) -> impl IntoResponse {
-    let next = |state: Option<(Exec, Option<AbortOnDropHandle<()>>)>| async move {
+pub fn streamed(process: Attachment, feeder: Option<AbortOnDropHandle<()>>) -> impl IntoResponse {
+    let next = |state: Option<(Attachment, Option<AbortOnDropHandle<()>>)>| async move {
         let (mut process, feeder) = state?;
         let (event, more) = match process.next().await {
-            Ok(Some(ExecOutput::Stdout(bytes))) => (chunk("stdout", &bytes), true),
-            Ok(Some(ExecOutput::Stderr(bytes))) => (chunk("stderr", &bytes), true),
-            Ok(Some(ExecOutput::Exit(status))) => {
+            Ok(Some(ProcessOutput::Stdout(bytes))) => (chunk("stdout", &bytes), true),
+            Ok(Some(ProcessOutput::Stderr(bytes))) => (chunk("stderr", &bytes), true),
+            Ok(Some(ProcessOutput::Gap(lost))) => {
+                (Event::default().event("gap").json_data(GapView { lost }), true)
+            }
+            Ok(Some(ProcessOutput::Exit(status))) => {
                 (Event::default().event("exit").json_data(exit_view(status)), false)
             }
             Ok(None) => return None,

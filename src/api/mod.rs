@@ -2,11 +2,13 @@
 
 mod auth;
 mod body;
+mod channel;
 mod console;
 mod error;
 mod events;
 mod exec;
 mod logs;
+mod processes;
 mod server;
 mod view;
 mod vms;
@@ -38,7 +40,15 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
-        .route("/api/v1/vms/{name}/exec", post(exec::exec))
+        .route("/api/v1/vms/{name}/exec", post(exec::exec).get(exec::remote))
+        .route("/api/v1/vms/{name}/processes", get(processes::list).post(processes::start))
+        .route("/api/v1/vms/{name}/processes/{id}", get(processes::get).delete(processes::remove))
+        .route("/api/v1/vms/{name}/processes/{id}/attach", get(processes::attach))
+        .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
+        .route("/api/v1/vms/{name}/processes/{id}/signal", post(processes::signal))
+        .route("/api/v1/vms/{name}/processes/{id}/resize", post(processes::resize))
+        .route("/api/v1/vms/{name}/processes/{id}/keep", post(processes::keep))
+        .route("/api/v1/vms/{name}/processes/{id}/wait", get(processes::wait))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))

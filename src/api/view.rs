@@ -10,7 +10,8 @@ use crate::wire::{
 
 use crate::api::error::Refusal;
 
-fn rfc3339(ms: i64) -> String {
+/// A time for clients.
+pub fn rfc3339(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| format!("{at:.3}"))
 }
 
@@ -60,8 +61,8 @@ fn workload(report: &WorkloadReport) -> WorkloadView {
         last_exit: exit.map(|exit| ExitView {
             exit_code: exit.code,
             signal: exit.signal,
-            timed_out: false,
             error: exit.error.clone(),
+            ..ExitView::default()
         }),
         out_of_memory: exit.is_some_and(|exit| exit.oom),
         dropped_bytes: report.dropped_bytes,

@@ -42,7 +42,8 @@ impl Failure {
         }
     }
 
-    fn of_problem(problem: Problem) -> Failure {
+    /// The daemon's refusal.
+    pub fn of_problem(problem: Problem) -> Failure {
         let exit_code = match problem.status {
             400 | 422 => 2,
             401 | 403 => 5,
@@ -207,7 +208,7 @@ impl Client {
         mut each: impl FnMut(&str, &str) -> Result<(), Failure>,
     ) -> Result<u8, Failure> {
         let answer = self.send(Method::GET, path, None, "text/event-stream").await?;
-        let mut parser = super::exec::SseParser::default();
+        let mut parser = super::sse::SseParser::default();
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Failure::local(error.to_string()))?;

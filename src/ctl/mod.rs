@@ -5,6 +5,10 @@ mod console;
 mod exec;
 mod logs;
 mod output;
+mod processes;
+mod socket;
+mod sse;
+mod terminal;
 mod vms;
 
 use std::process::ExitCode;
@@ -17,7 +21,12 @@ use client::{Client, Failure};
 pub fn main(args: CtlArgs) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(args)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(args));
+            // A read of stdin that nobody waits for any more cannot be interrupted.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(Failure::local(error.to_string())),
     };
     match outcome {

@@ -7,23 +7,31 @@ use crate::cli::Output;
 use crate::ctl::client::Failure;
 use crate::wire::{EventView, VmView};
 
-/// Prints one value or a list.
+/// Prints a value for programs: YAML if asked for, else JSON.
 ///
 /// # Errors
 /// It cannot be encoded.
-pub fn vms(output: Output, vms: &[VmView], single: bool) -> Result<(), Failure> {
-    let value = match vms {
-        [vm] if single => serde_json::to_value(vm),
-        vms => serde_json::to_value(vms),
-    };
-    let value = value.map_err(|error| Failure::local(error.to_string()))?;
+pub fn value(output: Output, value: &impl serde::Serialize) -> Result<(), Failure> {
+    let value = serde_json::to_value(value).map_err(|error| Failure::local(error.to_string()))?;
     match output {
-        Output::Json => println!("{value:#}"),
         Output::Yaml => {
             let text = serde_yaml_ng::to_string(&value);
             print!("{}", text.map_err(|error| Failure::local(error.to_string()))?);
         }
-        Output::Table => {
+        Output::Json | Output::Table => println!("{value:#}"),
+    }
+    Ok(())
+}
+
+/// Prints one VM or a list.
+///
+/// # Errors
+/// It cannot be encoded.
+pub fn vms(output: Output, vms: &[VmView], single: bool) -> Result<(), Failure> {
+    match (output, vms) {
+        (Output::Json | Output::Yaml, [vm]) if single => value(output, vm)?,
+        (Output::Json | Output::Yaml, vms) => value(output, &vms)?,
+        (Output::Table, vms) => {
             let mut table = Table::new();
             table.set_header([
                 "NAME", "STATUS", "WORKLOAD", "IP", "CPU", "MEM", "CREATED", "REASON",

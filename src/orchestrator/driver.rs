@@ -236,7 +236,8 @@ impl Driver {
         };
         match outcome {
             // If it ran before the interruption was seen, the command that is next ends it.
-            Ok(Started { live, exit, permit, timeline, exits }) => {
+            Ok(Started { live, exit, permit, timeline, exits, agent }) => {
+                self.handle.parts().agent = Some(agent);
                 let monitor = self.watch_workload(&live).await;
                 self.running = Some(Running { live, exit, monitor, _permit: permit });
                 self.vm.send_modify(|vm| (vm.timeline, vm.boot_exits) = (timeline, exits));

@@ -52,6 +52,16 @@ pub enum Error {
     /// The guest's agent does not do what it is asked.
     #[error("the guest's agent does not answer as it should")]
     Agent(#[source] AgentError),
+    /// The guest's agent refuses what it is asked, with a known code.
+    #[error("{message}")]
+    Guest {
+        /// Who must act.
+        kind: Kind,
+        /// Stable word.
+        code: &'static str,
+        /// One sentence.
+        message: String,
+    },
     /// Nothing listens on that port in the guest.
     #[error("nothing in the guest listens on port {0}")]
     PortClosed(u16),
@@ -81,6 +91,25 @@ impl From<StoreError> for Error {
     }
 }
 
+/// What the agent may refuse, and whose turn it is then. Other words of it are a fault.
+const REFUSALS: [(&str, Kind); 5] = [
+    ("process_not_found", Kind::NotFound),
+    ("process_state", Kind::Conflict),
+    ("process_not_started", Kind::Invalid),
+    ("invalid_exec", Kind::Invalid),
+    ("processes_exhausted", Kind::Exhausted),
+];
+
+impl From<AgentError> for Error {
+    fn from(error: AgentError) -> Error {
+        let AgentError::Refused { code, message, .. } = &error else { return Error::Agent(error) };
+        match REFUSALS.iter().find(|(known, _)| known == code) {
+            Some((code, kind)) => Error::Guest { kind: *kind, code, message: message.clone() },
+            None => Error::Agent(error),
+        }
+    }
+}
+
 impl Error {
     /// Who must act.
     pub fn kind(&self) -> Kind {
@@ -93,6 +122,7 @@ impl Error {
             Error::Busy | Error::ShuttingDown | Error::Agent(_) | Error::PortClosed(_) => {
                 Kind::Unavailable
             }
+            Error::Guest { kind, .. } => *kind,
             Error::NoAddress | Error::NoMemory { .. } => Kind::Exhausted,
             Error::WaitTimeout => Kind::Timeout,
             Error::StartFailed(_)
@@ -115,7 +145,9 @@ impl Error {
             Error::NoAddress => "addresses_exhausted",
             Error::NoMemory { .. } => "host_memory_exhausted",
             Error::StartFailed(_) => "vm_start_failed",
+            Error::Agent(AgentError::Silent) => "agent_silent",
             Error::Agent(_) => "agent_unreachable",
+            Error::Guest { code, .. } => code,
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",

@@ -8,6 +8,7 @@ mod error;
 mod machine;
 mod monitor;
 mod policy;
+mod processes;
 mod start;
 mod workload_log;
 
@@ -32,11 +33,15 @@ use driver::{Command, Driver};
 use machine::Live;
 use policy::Change;
 
-pub use crate::agent::{Exec, ExecInput, ExecOutput, ExecSender};
+pub use crate::agent::{
+    AttachOptions, Attachment, InputSender, Payload, ProcessInput, ProcessOutput,
+};
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::vmm::Console;
 pub use error::Error;
-pub use volant_protocol::{ExecRequest, ExecStatus};
+pub use volant_protocol::{
+    AgentInfo, Deadline, ProcessInfo, ProcessRequest, ProcessStatus, TerminalSize,
+};
 pub use workload_log::WorkloadLog;
 
 /// Changes of one VM that wait.
@@ -102,6 +107,7 @@ struct LiveParts {
     console: Option<Arc<dyn Console>>,
     /// Told as the workload's log grows.
     log: Option<watch::Receiver<()>>,
+    agent: Option<AgentInfo>,
 }
 
 impl std::fmt::Debug for LiveParts {
@@ -120,6 +126,7 @@ impl Handle {
             let mut parts = self.parts();
             parts.vsock = Some(machine.vsock());
             parts.console = Some(machine.console());
+            parts.agent = None;
         }
     }
 
@@ -130,7 +137,7 @@ impl Handle {
     /// The machine has ended; its console stays readable.
     fn withdraw(&self) {
         let mut parts = self.parts();
-        (parts.vsock, parts.log) = (None, None);
+        (parts.vsock, parts.log, parts.agent) = (None, None, None);
     }
 }
 
@@ -353,19 +360,22 @@ impl Orchestrator {
         let state = handle.vm.borrow().state.clone();
         let vsock = handle.parts().vsock.clone();
         match (state, vsock) {
-            (VmState::Running, Some(vsock)) => machine::connect(&vsock, AGENT_PORT)
-                .await
-                .map_err(|error| Error::Agent(AgentError::Io(error))),
+            (VmState::Running, Some(vsock)) => {
+                Ok(machine::connect(&vsock, AGENT_PORT).await.map_err(AgentError::Io)?)
+            }
             (state, _) => Err(Error::State { state: state.as_str(), what: "it is not running" }),
         }
     }
 
-    /// Starts a process in a running VM.
+    /// What the agent of a running VM has said of itself.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn exec(&self, name: &VmName, request: &ExecRequest) -> Result<Exec, Error> {
-        agent::exec(self.agent(name).await?, request).await.map_err(Error::Agent)
+    pub fn agent_info(&self, name: &VmName) -> Result<AgentInfo, Error> {
+        let handle = self.find(name)?;
+        let info = handle.parts().agent.clone();
+        let state = handle.vm.borrow().state.as_str();
+        info.ok_or(Error::State { state, what: "its agent has not answered yet" })
     }
 
     /// A stream to the agent's HTTP server.
@@ -387,7 +397,7 @@ impl Orchestrator {
     ) -> Result<Box<dyn StreamObject>, Error> {
         agent::tcp(self.agent(name).await?, port).await.map_err(|error| match error {
             AgentError::Refused { status: 502, .. } => Error::PortClosed(port),
-            other => Error::Agent(other),
+            other => other.into(),
         })
     }
 

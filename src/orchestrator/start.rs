@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use volant_protocol::{GuestConfig, HOST_PORT, NetworkConfig};
+use volant_protocol::{AgentInfo, GuestConfig, HOST_PORT, NetworkConfig};
 
 use crate::agent;
 use crate::artifact::{self, ArtifactError};
@@ -35,6 +35,8 @@ pub struct Started {
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns until the agent answered.
     pub exits: u64,
+    /// What the agent says of itself.
+    pub agent: AgentInfo,
 }
 
 struct Clock {
@@ -94,9 +96,9 @@ pub async fn run(
     let answered = async {
         let stream = accept(&mut listener).await.map_err(|error| error.to_string())?;
         clock.mark("agent_connected");
-        agent::configure(stream, &config).await.map_err(|error| super::chain(&error))?;
+        let info = agent::configure(stream, &config).await.map_err(|e| super::chain(&e))?;
         clock.mark("agent_ready");
-        Ok::<(), String>(())
+        Ok::<AgentInfo, String>(info)
     };
     let limit = shared.config.boot_timeout;
     let outcome = tokio::select! {
@@ -106,19 +108,19 @@ pub async fn run(
         () = interrupted.cancelled() => Err("it was stopped".to_owned()),
         () = tokio::time::sleep(limit) => Err(format!("the agent did not answer in {} s", limit.as_secs())),
     };
-    if let Err(text) = outcome {
-        let tail = console_tail(&machine.console());
-        live.stop().await;
-        return Err(if tail.is_empty() {
-            text
-        } else {
-            format!("{text}; its console ends: {tail}")
-        });
-    }
+    let agent = match outcome {
+        Ok(agent) => agent,
+        Err(text) => {
+            let tail = console_tail(&machine.console());
+            live.stop().await;
+            let quoted = format!("{text}; its console ends: {tail}");
+            return Err(if tail.is_empty() { text } else { quoted });
+        }
+    };
     let stats = machine.stats();
     clock.first_instruction(stats.first_instruction_ns);
     crash::point("start.answered");
-    Ok(Started { live, exit, permit, timeline: clock.steps, exits: stats.exits })
+    Ok(Started { live, exit, permit, timeline: clock.steps, exits: stats.exits, agent })
 }
 
 fn machine_spec(

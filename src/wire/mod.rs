@@ -1,12 +1,14 @@
 //! The JSON shapes of the public API, version 1. Field names are those of the original Volant where
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
+mod process;
+mod workload;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-mod workload;
-
+pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
 
 /// `POST /api/v1/vms`.
@@ -160,6 +162,8 @@ pub struct ExecBody {
     pub stdin_base64: Option<String>,
     /// The process tree is killed after this many milliseconds.
     pub timeout_ms: Option<u64>,
+    /// The process tree is killed when nothing moved for this many milliseconds.
+    pub idle_timeout_ms: Option<u64>,
 }
 
 /// How a process ended: the answer's tail, the data of the SSE event `exit`, and a workload's last.
@@ -171,9 +175,12 @@ pub struct ExitView {
     /// Number of the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// The deadline killed it.
+    /// A deadline killed it.
     #[serde(default)]
     pub timed_out: bool,
+    /// Which one: `total` or `idle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
     /// Why it never ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -200,6 +207,13 @@ pub struct ExecView {
 pub struct ChunkView {
     /// Bytes, base64.
     pub data: String,
+}
+
+/// Data of the SSE event `gap`: output was dropped before the client came to it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct GapView {
+    /// So many bytes.
+    pub lost: u64,
 }
 
 /// Data of a lifecycle event.

@@ -51,6 +51,22 @@ install_daemon_tools() {
     install_missing nft=nftables ip=iproute2 /bin/busybox=busybox-static curl=curl
 }
 
+# Real clients that the end-to-end suite drives, and where its tests find them.
+readonly kubernetes_version=37.0.2
+install_clients() {
+    local venv=$cache/clients/python
+    install_missing tmux=tmux python3=python3
+    if [[ $(cat "$venv/kubernetes" 2>/dev/null) != "$kubernetes_version" ]]; then
+        echo "installing the kubernetes package $kubernetes_version into $venv"
+        python3 -c 'import ensurepip' 2>/dev/null || install_missing /usr/share/doc/python3-venv=python3-venv
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "kubernetes==$kubernetes_version"
+        echo "$kubernetes_version" >"$venv/kubernetes"
+    fi
+    export VOLANT_TEST_PYTHON=$venv/bin/python
+}
+
 install_devvm_tools() {
     install_missing qemu-system-x86_64=qemu-system-x86 ssh=openssh-client dropbear=dropbear-bin \
         dropbearkey=dropbear-bin /bin/busybox=busybox-static cpio=cpio depmod=kmod xz=xz-utils

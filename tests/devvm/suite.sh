@@ -49,6 +49,7 @@ step "$suite: build"
 need_cargo
 install_kernel_tools
 install_daemon_tools
+[[ $suite != e2e ]] || install_clients
 kernel=$("$root/kernel/build.sh")
 build_agent
 messages=$(mktemp)

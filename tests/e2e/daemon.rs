@@ -123,9 +123,19 @@ impl Daemon {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(named("VOLANTD"));
-        command.arg("ctl").env("VOLANT_HOST", format!("unix://{}", self.socket().display()));
+        command.arg("ctl").env("VOLANT_HOST", self.host());
         command.args(args);
         command
+    }
+
+    /// What `VOLANT_HOST` must be.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The token for TCP.
+    pub(crate) fn token(&self) -> String {
+        std::fs::read_to_string(self.state_dir().join("token")).unwrap().trim().to_owned()
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {

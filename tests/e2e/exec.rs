@@ -117,7 +117,7 @@ fn an_exec_that_makes_no_sense_is_refused() {
     refused(serde_json::json!({ "command": "true", "stdin_base64": "%" }), 422);
     refused(serde_json::json!({ "command": "true", "unknown": 1 }), 422);
     let get = client.runtime.block_on(client.send(Method::GET, path, Bytes::new()));
-    assert_eq!(get.status, 405);
+    assert_eq!(get.status, 426, "a WebSocket is needed");
     let nowhere = client.post("/api/v1/vms/nobody/exec", &serde_json::json!({ "command": "true" }));
     assert_eq!((nowhere.status.as_u16(), &nowhere.json()["code"]), (404, &"vm_not_found".into()));
 }

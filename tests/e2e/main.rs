@@ -13,6 +13,7 @@ mod host;
 mod input;
 mod many;
 mod network;
+mod processes;
 mod shutdown;
 mod vsock;
 

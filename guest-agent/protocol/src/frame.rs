@@ -1,4 +1,5 @@
-//! Frames of an exec or workload connection: one byte of kind, four of length (big endian), the payload.
+//! Frames of an attachment to a process or workload: one byte of kind, four of length (big endian),
+//! the payload.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -10,14 +11,21 @@ use crate::FRAME_LEN_MAX;
 pub enum FrameKind {
     /// To the process. An empty payload closes stdin.
     Stdin = 1,
-    /// From the process. An empty payload means end of stream.
+    /// From the process. An empty payload means nothing.
     Stdout = 2,
-    /// From the process. An empty payload means end of stream.
+    /// From the process. An empty payload means nothing.
     Stderr = 3,
-    /// Last frame from the agent: JSON [`crate::ExecStatus`].
+    /// Last frame from the agent: JSON [`crate::ProcessStatus`].
     Exit = 4,
     /// To the process group: one byte, the signal's number.
     Signal = 5,
+    /// To the terminal: columns and rows, two bytes each, big endian.
+    Resize = 6,
+    /// First frame from the agent, unless nothing could be started: JSON [`crate::ProcessInfo`].
+    Started = 7,
+    /// From the agent: so many bytes of output (eight bytes, big endian) were dropped here before
+    /// this attachment had read them.
+    Gap = 8,
     /// From the agent, on a workload connection: JSON [`crate::WorkloadReport`].
     Report = 16,
 }
@@ -82,6 +90,9 @@ impl Decoder {
             3 => FrameKind::Stderr,
             4 => FrameKind::Exit,
             5 => FrameKind::Signal,
+            6 => FrameKind::Resize,
+            7 => FrameKind::Started,
+            8 => FrameKind::Gap,
             16 => FrameKind::Report,
             other => return Err(FrameError::Kind(other)),
         };

@@ -7,11 +7,13 @@
 
 mod frame;
 mod message;
+mod process;
 mod workload;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind};
-pub use message::{
-    AgentInfo, ExecRequest, ExecStatus, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest,
+pub use message::{AgentInfo, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest};
+pub use process::{
+    Deadline, ProcessInfo, ProcessRequest, ProcessStatus, SignalRequest, TerminalSize,
 };
 pub use workload::{
     HealthCheck, Probe, Restart, RestartPolicy, Workload, WorkloadCondition, WorkloadExit,
@@ -22,9 +24,9 @@ pub use workload::{
 pub const AGENT_PORT: u32 = 1024;
 /// vsock port of the host (CID 2) that the agent dials once at boot.
 pub const HOST_PORT: u32 = 1024;
-/// Grows when a message changes its meaning.
-pub const PROTOCOL_VERSION: u32 = 1;
-/// `Upgrade` token of an exec connection: [`Frame`]s both ways after the 101.
+/// Grows when a message changes its meaning; host and agent must have the same.
+pub const PROTOCOL_VERSION: u32 = 2;
+/// `Upgrade` token of an attachment to a process: [`Frame`]s both ways after the 101.
 pub const EXEC_UPGRADE: &str = "volant-exec";
 /// `Upgrade` token of a raw byte stream to a TCP port in the guest (`GET /v1/tcp/{port}`).
 pub const TCP_UPGRADE: &str = "tcp";
@@ -35,3 +37,17 @@ pub const WORKLOAD_UPGRADE: &str = "volant-workload";
 pub const FRAME_LEN_MAX: usize = 64 * 1024;
 /// The largest JSON body of a request to the agent, in bytes.
 pub const BODY_LEN_MAX: usize = 1024 * 1024;
+/// The longest tag of a process, in bytes.
+pub const TAG_LEN_MAX: usize = 256;
+
+/// Words of [`AgentInfo::capabilities`].
+pub mod capability {
+    /// `/v1/processes`.
+    pub const PROCESSES: &str = "processes";
+    /// `/v1/tcp/{port}`.
+    pub const TCP: &str = "tcp";
+    /// `/v1/workload`.
+    pub const WORKLOAD: &str = "workload";
+    /// `/v1/shutdown`.
+    pub const SHUTDOWN: &str = "shutdown";
+}

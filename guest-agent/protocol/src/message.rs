@@ -45,48 +45,12 @@ pub struct AgentInfo {
     pub protocol_version: u32,
     /// Version of the agent's package.
     pub agent_version: String,
-    /// What this agent can do, e.g. `exec`, `tcp`.
+    /// What this agent can do: words of [`crate::capability`].
     pub capabilities: Vec<String>,
     /// Kernel release of the guest.
     pub kernel: String,
     /// Milliseconds since the guest booted.
     pub uptime_ms: u64,
-}
-
-/// `POST /v1/exec` with `Upgrade: volant-exec`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecRequest {
-    /// Program and arguments; the program is looked up in `PATH` unless it contains `/`.
-    pub argv: Vec<String>,
-    /// Added to the guest's environment.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Working directory; `/` if absent.
-    #[serde(default)]
-    pub cwd: Option<String>,
-    /// `name`, `uid` or `uid:gid`; root if absent.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// The process tree is killed after this many milliseconds.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
-    /// Whether stdin frames will come; otherwise stdin is empty.
-    #[serde(default)]
-    pub stdin: bool,
-}
-
-/// Payload of an exit frame: how the process ended. Exactly one of `code` and `signal` is set
-/// unless the process could not be started, when `error` is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExecStatus {
-    /// Exit code.
-    pub code: Option<i32>,
-    /// Number of the signal that ended it.
-    pub signal: Option<i32>,
-    /// The deadline killed it.
-    pub timed_out: bool,
-    /// Why it never ran (127: not found, 126: not executable are in `code` too).
-    pub error: Option<String>,
 }
 
 /// `POST /v1/shutdown`.

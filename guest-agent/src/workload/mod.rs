@@ -16,13 +16,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use volant_protocol::{
-    ExecRequest, ExecStatus, Frame, FrameKind, HealthCheck, Restart, RestartPolicy, Workload,
+    Frame, FrameKind, HealthCheck, ProcessRequest, ProcessStatus, Restart, RestartPolicy, Workload,
     WorkloadCondition, WorkloadExit, WorkloadReport,
 };
 
-use crate::exec;
+use crate::process::{self, Tree};
 use crate::reap::{Reaper, Started};
-use crate::tree::Tree;
 use output::Output;
 
 /// Bytes read from a pipe at once: one frame.
@@ -218,17 +217,17 @@ impl Shared {
     /// From the start of one process to its end.
     async fn run(&self, stop: &mut watch::Receiver<bool>) -> WorkloadExit {
         let workload = &self.workload;
-        let request = ExecRequest {
+        let request = ProcessRequest {
             argv: workload.argv.clone(),
             env: workload.env.clone(),
             cwd: workload.cwd.clone(),
             user: workload.user.clone(),
-            ..ExecRequest::default()
+            ..ProcessRequest::default()
         };
         let mut tree = Tree::create();
-        let started = match exec::start(&request, &self.base_env, &self.reaper, &tree) {
-            Ok(started) => started,
-            Err(ExecStatus { error, .. }) => {
+        let started = match process::begin(&request, &self.base_env, &self.reaper, &tree) {
+            Ok((started, _)) => started,
+            Err(ProcessStatus { error, .. }) => {
                 return WorkloadExit { error, ..WorkloadExit::default() };
             }
         };

@@ -12,11 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
-use volant_protocol::{ExecRequest, Probe, Workload};
+use volant_protocol::{Probe, ProcessRequest, Workload};
 
-use crate::exec;
+use crate::process::{self, Tree};
 use crate::reap::Reaper;
-use crate::tree::Tree;
 
 /// Bytes of a failed command's output that are quoted.
 const QUOTE_LEN_MAX: usize = 200;
@@ -35,12 +34,12 @@ pub async fn look(
         Probe::Tcp { port } => connect(*port).await.map(drop),
         Probe::Http { port, path } => get(*port, path).await,
         Probe::Exec { argv } => {
-            let request = ExecRequest {
+            let request = ProcessRequest {
                 argv: argv.clone(),
                 env: workload.env.clone(),
                 cwd: workload.cwd.clone(),
                 user: workload.user.clone(),
-                ..ExecRequest::default()
+                ..ProcessRequest::default()
             };
             run(&request, base_env, reaper).await
         }
@@ -77,13 +76,13 @@ async fn get(port: u16, path: &str) -> Result<(), String> {
 }
 
 async fn run(
-    request: &ExecRequest,
+    request: &ProcessRequest,
     base_env: &BTreeMap<String, String>,
     reaper: &Reaper,
 ) -> Result<(), String> {
     // Killed when this look is dropped.
     let mut tree = Tree::create();
-    let started = exec::start(request, base_env, reaper, &tree)
+    let (started, _) = process::begin(request, base_env, reaper, &tree)
         .map_err(|status| status.error.unwrap_or_default())?;
     tree.adopt(started.pid);
     let stdout = started.stdout.map(OwnedFd::from);

@@ -1,4 +1,4 @@
-//! The processes of one exec: a cgroup where there is one, the process group in any case.
+//! What one process has started: a cgroup where there is one, the process group in any case.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// Cgroups whose exec is over. One that still has processes cannot be removed; it is tried again
-/// when the next exec begins.
+/// Cgroups whose first process has ended. One that still has members cannot be removed; it is tried
+/// again when the next process starts.
 static RELEASED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// What one exec has started. Dropped before [`Tree::release`] (the client went away), it is killed.
+/// A process and what it has started. Dropped before [`Tree::release`], it is killed.
 #[derive(Debug)]
 pub struct Tree {
     cgroup: Option<PathBuf>,
@@ -27,7 +27,7 @@ impl Tree {
         remove_empty();
         // ORDER: only the number's uniqueness counts.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(format!("{CGROUP_ROOT}/exec-{}-{number}", std::process::id()));
+        let path = PathBuf::from(format!("{CGROUP_ROOT}/process-{}-{number}", std::process::id()));
         let made = std::process::id() == 1 && fs::create_dir(&path).is_ok();
         Tree { cgroup: made.then_some(path), group: Mutex::new(None) }
     }

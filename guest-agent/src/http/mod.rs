@@ -1,10 +1,13 @@
 //! The agent's HTTP/1.1 server: one function for each route.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
@@ -15,20 +18,29 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use volant_protocol::{
-    AgentInfo, BODY_LEN_MAX, EXEC_UPGRADE, ExecRequest, GuestConfig, PROTOCOL_VERSION,
-    ShutdownRequest, TCP_UPGRADE, WORKLOAD_UPGRADE,
+    AgentInfo, BODY_LEN_MAX, GuestConfig, PROTOCOL_VERSION, ShutdownRequest, TCP_UPGRADE,
+    WORKLOAD_UPGRADE, capability,
 };
 
+use crate::process::Processes;
 use crate::reap::Reaper;
 use crate::workload::Supervisor;
-use crate::{console, exec, init, network};
+use crate::{console, init, network};
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
+
+fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, std::io::Error> {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+const CAPABILITIES: [&str; 4] =
+    [capability::PROCESSES, capability::TCP, capability::SHUTDOWN, capability::WORKLOAD];
 
 /// State of the agent.
 #[derive(Debug)]
 pub struct Agent {
     reaper: Reaper,
+    processes: Processes,
     env: Mutex<BTreeMap<String, String>>,
     configured: Mutex<bool>,
     workload: OnceLock<Arc<Supervisor>>,
@@ -40,8 +52,10 @@ struct Refusal(StatusCode, &'static str, String);
 impl Agent {
     /// An agent that has not been told anything.
     pub fn new(reaper: Reaper) -> Agent {
+        let processes = Processes::new(reaper.clone());
         Agent {
             reaper,
+            processes,
             env: Mutex::default(),
             configured: Mutex::new(false),
             workload: OnceLock::new(),
@@ -87,24 +101,33 @@ async fn answer(request: Request<Incoming>, agent: Arc<Agent>) -> Answer {
     let outcome = match (path.as_str(), &method) {
         ("/v1/health", &Method::GET) => Ok(json(StatusCode::OK, &info())),
         ("/v1/config", &Method::PUT) => configure(request, &agent).await,
-        ("/v1/exec", &Method::POST) => start_exec(request, &agent).await,
         ("/v1/shutdown", &Method::POST) => shut_down(request, agent).await,
         ("/v1/workload", &Method::GET) => follow_workload(request, &agent),
         (tcp, &Method::GET) if tcp.starts_with("/v1/tcp/") => open_tcp(request).await,
-        ("/v1/health" | "/v1/config" | "/v1/exec" | "/v1/shutdown" | "/v1/workload", _) => {
-            let text = format!("{method} is not for {path}");
-            Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text))
+        (path, _) if path.starts_with("/v1/processes") => process::answer(request, &agent).await,
+        ("/v1/health" | "/v1/config" | "/v1/shutdown" | "/v1/workload", _) => {
+            Err(wrong_method(&request))
         }
-        _ => Err(Refusal(StatusCode::NOT_FOUND, "not_found", format!("there is no {path}"))),
+        _ => Err(unknown(&request)),
     };
     outcome.unwrap_or_else(|Refusal(status, code, message)| {
         json(status, &serde_json::json!({ "code": code, "message": message }))
     })
 }
 
+fn wrong_method(request: &Request<Incoming>) -> Refusal {
+    let text = format!("{} is not for {}", request.method(), request.uri().path());
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text)
+}
+
+fn unknown(request: &Request<Incoming>) -> Refusal {
+    let text = format!("there is no {}", request.uri().path());
+    Refusal(StatusCode::NOT_FOUND, "not_found", text)
+}
+
 fn json(status: StatusCode, value: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(whole(Bytes::from(body)));
     *response.status_mut() = status;
     let kind = hyper::header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -117,7 +140,7 @@ fn info() -> AgentInfo {
     AgentInfo {
         protocol_version: PROTOCOL_VERSION,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: ["exec", "tcp", "shutdown", "workload"].map(str::to_owned).to_vec(),
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         uptime_ms: seconds.unwrap_or(0) * 1000,
     }
@@ -138,7 +161,7 @@ async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, 
     *agent.env.lock().unwrap_or_else(PoisonError::into_inner) = config.env.clone();
     let mut configured = agent.configured.lock().unwrap_or_else(PoisonError::into_inner);
     if config.console_shell && !*configured {
-        let env = exec::environment(&config.env, "/root").into_iter().collect();
+        let env = crate::process::environment(&config.env, "/root").into_iter().collect();
         tokio::spawn(console::run(agent.reaper.clone(), env));
     }
     if let Some(workload) = config.workload {
@@ -170,26 +193,12 @@ fn wants(request: &Request<Incoming>, token: &str) -> Result<(), Refusal> {
 }
 
 fn switching(token: &'static str) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::new()));
+    let mut response = Response::new(whole(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let value = hyper::header::HeaderValue::from_static;
     response.headers_mut().insert(CONNECTION, value("upgrade"));
     response.headers_mut().insert(UPGRADE, value(token));
     response
-}
-
-async fn start_exec(mut request: Request<Incoming>, agent: &Agent) -> Result<Answer, Refusal> {
-    wants(&request, EXEC_UPGRADE)?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    let wanted: ExecRequest = body(request).await?;
-    exec::check(&wanted).map_err(|text| Refusal(StatusCode::BAD_REQUEST, "invalid_exec", text))?;
-    let (env, reaper) = (agent.env(), agent.reaper.clone());
-    tokio::spawn(async move {
-        if let Ok(stream) = upgrade.await {
-            exec::run(TokioIo::new(stream), wanted, env, reaper).await;
-        }
-    });
-    Ok(switching(EXEC_UPGRADE))
 }
 
 fn follow_workload(mut request: Request<Incoming>, agent: &Agent) -> Result<Answer, Refusal> {
