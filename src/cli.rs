@@ -1,5 +1,6 @@
 //! The command line as plain data. No effects, no defaults that depend on the machine.
 
+mod file;
 mod process;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use file::{CpArgs, FilesCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 
 /// A microVM engine in one process.
@@ -180,6 +182,11 @@ pub enum VmsCommand {
     Kill(KillArgs),
     /// Wait for the end of a process; exits as the process did
     Wait(WaitArgs),
+    /// Copy files and trees between this machine and a VM
+    Cp(CpArgs),
+    /// Look at and change files in a VM
+    #[command(subcommand)]
+    Files(FilesCommand),
     /// Attach the terminal to the serial console; Ctrl-] detaches
     Console {
         /// Name of the VM

@@ -4,10 +4,13 @@
 //! asks arrives as HTTP/1.1 on vsock connections and is answered by `http`.
 
 pub mod console;
+pub mod files;
 pub mod http;
 pub mod init;
 pub mod network;
+pub mod observe;
 pub mod process;
+pub mod readiness;
 pub mod reap;
 pub mod user;
 pub mod workload;

@@ -3,7 +3,11 @@
 //! The agent is as hostile as its guest: heads and bodies are bounded, nothing it says is trusted
 //! further than its type. Deadlines are the caller's.
 
+/// Files of the guest.
+pub mod files;
 mod frames;
+/// What the guest looks like from inside.
+pub mod observe;
 /// Processes in the guest.
 pub mod process;
 mod workload;
@@ -15,6 +19,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::header::{self, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +28,7 @@ use volant_protocol::{
     AgentInfo, BODY_LEN_MAX, GuestConfig, PROTOCOL_VERSION, ShutdownRequest, TCP_UPGRADE,
 };
 
+pub use files::{Download, FileWatch, WriteOptions};
 pub use process::{AttachOptions, Attachment, InputSender, ProcessInput, ProcessOutput};
 pub use workload::{WorkloadOutput, WorkloadStream, workload};
 
@@ -92,11 +98,11 @@ impl Connection {
         method: Method,
         path: &str,
         body: Payload,
-        upgrade: Option<&str>,
+        headers: &[(HeaderName, &str)],
     ) -> Result<Response<Incoming>, AgentError> {
         let mut request = Request::builder().method(method).uri(path).header("host", "agent");
-        if let Some(token) = upgrade {
-            request = request.header("connection", "upgrade").header("upgrade", token);
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let request =
             request.body(body).map_err(|error| AgentError::Protocol(error.to_string()))?;
@@ -111,8 +117,8 @@ fn broken(error: hyper::Error) -> AgentError {
     AgentError::Io(io::Error::other(error))
 }
 
-async fn bounded(response: Response<Incoming>) -> Result<Bytes, AgentError> {
-    let body = Limited::new(response.into_body(), BODY_LEN_MAX).collect().await;
+async fn bounded(response: Response<Incoming>, len_max: usize) -> Result<Bytes, AgentError> {
+    let body = Limited::new(response.into_body(), len_max).collect().await;
     let body = body.map_err(|error| AgentError::Io(io::Error::other(error)))?;
     Ok(body.to_bytes())
 }
@@ -120,7 +126,7 @@ async fn bounded(response: Response<Incoming>) -> Result<Bytes, AgentError> {
 /// A non-success answer as an error, its text made harmless.
 async fn refusal(response: Response<Incoming>) -> AgentError {
     let status = response.status().as_u16();
-    let body = match bounded(response).await {
+    let body = match bounded(response, BODY_LEN_MAX).await {
         Ok(body) => body,
         Err(error) => return error,
     };
@@ -160,8 +166,20 @@ async fn request(
     path: &str,
     body: Payload,
 ) -> Result<Answer, AgentError> {
+    request_with(stream, method, path, body, None).await
+}
+
+/// The same, with one header more.
+async fn request_with(
+    stream: impl Stream,
+    method: Method,
+    path: &str,
+    body: Payload,
+    header: Option<(HeaderName, &str)>,
+) -> Result<Answer, AgentError> {
     let mut connection = Connection::open(stream).await?;
-    let response = connection.send(method, path, body, None).await?;
+    let headers: Vec<_> = header.into_iter().collect();
+    let response = connection.send(method, path, body, &headers).await?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
@@ -170,7 +188,15 @@ async fn request(
 
 /// The JSON of a small answer.
 async fn parse<T: serde::de::DeserializeOwned>(answer: Answer) -> Result<T, AgentError> {
-    let body = bounded(answer.response).await?;
+    parse_up_to(answer, BODY_LEN_MAX).await
+}
+
+/// The JSON of an answer of at most `len_max` bytes.
+async fn parse_up_to<T: serde::de::DeserializeOwned>(
+    answer: Answer,
+    len_max: usize,
+) -> Result<T, AgentError> {
+    let body = bounded(answer.response, len_max).await?;
     serde_json::from_slice(&body)
         .map_err(|error| AgentError::Protocol(format!("unexpected JSON: {error}")))
 }
@@ -222,7 +248,8 @@ async fn upgrade(
     token: &str,
 ) -> Result<(Upgraded, Connection), AgentError> {
     let mut connection = Connection::open(stream).await?;
-    let answer = connection.send(method, path, body, Some(token)).await?;
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, token)];
+    let answer = connection.send(method, path, body, &headers).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         status if status.is_success() => {

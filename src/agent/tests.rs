@@ -221,3 +221,201 @@ async fn a_terminal_has_a_size_and_one_output() {
     let refused = resize(guest.dial(), id, size).await.unwrap_err();
     assert!(matches!(refused, AgentError::Refused { status: 409, .. }), "{refused:?}");
 }
+
+fn whole(bytes: impl Into<Bytes>) -> Payload {
+    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+async fn contents(mut download: Download) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = download.next().await.unwrap() {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes
+}
+
+fn refused(error: AgentError) -> String {
+    let AgentError::Refused { code, .. } = error else { panic!("{error:?}") };
+    code
+}
+
+#[tokio::test]
+async fn files_are_written_read_and_looked_at() {
+    let guest = Guest::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/deep/ä file").display().to_string();
+    let options = WriteOptions {
+        mode: Some(0o750),
+        parents: true,
+        modified_unix_ms: Some(1_500),
+        ..WriteOptions::default()
+    };
+    let info = files::write(guest.dial(), &path, &options, whole("0123456789")).await.unwrap();
+    assert_eq!((info.size, info.mode, info.modified_unix_ms), (10, 0o750, 1_500));
+    assert_eq!(files::stat(guest.dial(), &path).await.unwrap(), info);
+    let append = WriteOptions { append: true, ..WriteOptions::default() };
+    files::write(guest.dial(), &path, &append, whole("ab")).await.unwrap();
+
+    let all = files::read(guest.dial(), &path, None).await.unwrap();
+    assert_eq!((all.content_length(), all.range()), (Some(12), None));
+    assert_eq!(contents(all).await, b"0123456789ab");
+    for (range, told, expected) in [
+        ("bytes=2-4", "bytes 2-4/12", &b"234"[..]),
+        ("bytes=10-", "bytes 10-11/12", b"ab"),
+        ("bytes=-3", "bytes 9-11/12", b"9ab"),
+        ("bytes=8-100", "bytes 8-11/12", b"89ab"),
+    ] {
+        let part = files::read(guest.dial(), &path, Some(range)).await.unwrap();
+        assert_eq!(part.range(), Some(told), "{range}");
+        assert_eq!(contents(part).await, expected, "{range}");
+    }
+    for range in ["bytes=12-", "bytes=-0"] {
+        let error = files::read(guest.dial(), &path, Some(range)).await.unwrap_err();
+        assert_eq!(refused(error), "invalid_range", "{range}");
+    }
+    let plain = WriteOptions::default();
+    let shorter = files::write(guest.dial(), &path, &plain, whole("x")).await.unwrap();
+    assert_eq!(shorter.size, 1, "an old end is cut off");
+    let proc = files::read(guest.dial(), "/proc/self/status", None).await.unwrap();
+    assert!(contents(proc).await.starts_with(b"Name:"), "a file without a length");
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    for (path, code) in [
+        (folder.path().join("none").display().to_string(), "file_not_found"),
+        (folder.path().display().to_string(), "is_a_directory"),
+        (fifo.display().to_string(), "not_a_file"),
+        ("/dev/zero".to_owned(), "not_a_file"),
+        ("relative".to_owned(), "invalid_path"),
+        ("/tmp/../etc/passwd".to_owned(), "invalid_path"),
+        (format!("/{}", "x".repeat(5000)), "invalid_path"),
+        ("/etc/pass\0wd".to_owned(), "invalid_path"),
+    ] {
+        let error = files::read(guest.dial(), &path, None).await.unwrap_err();
+        assert_eq!(refused(error), code, "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn folders_are_made_listed_moved_and_removed() {
+    let guest = Guest::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    files::make_folder(guest.dial(), &path("a/b/c"), true, Some(0o700), None).await.unwrap();
+    files::make_folder(guest.dial(), &path("a/b/c"), true, None, None).await.unwrap();
+    let error = files::make_folder(guest.dial(), &path("a"), false, None, None).await.unwrap_err();
+    assert_eq!(refused(error), "file_exists");
+    std::fs::write(path("a/one"), "1").unwrap();
+    std::os::unix::fs::symlink("one", path("a/two")).unwrap();
+    let names = |list: &volant_protocol::FileList| {
+        list.entries.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>()
+    };
+    let list = files::list(guest.dial(), &path("a"), 1, 100).await.unwrap();
+    assert_eq!(
+        (names(&list), list.truncated),
+        (vec!["b".into(), "one".into(), "two".into()], false)
+    );
+    assert_eq!(list.entries[2].link_target.as_deref(), Some("one"));
+    let list = files::list(guest.dial(), &path("a"), 2, 100).await.unwrap();
+    assert_eq!(names(&list), ["b", "one", "two", "c"]);
+    let list = files::list(guest.dial(), &path("a"), 2, 2).await.unwrap();
+    assert_eq!((list.entries.len(), list.truncated), (2, true));
+    let wanted = |from: &str, to: &str, replace| volant_protocol::MoveRequest {
+        from: path(from),
+        to: path(to),
+        replace,
+    };
+    std::fs::write(path("a/three"), "3").unwrap();
+    let error = files::rename(guest.dial(), &wanted("a/one", "a/three", false)).await.unwrap_err();
+    assert_eq!(refused(error), "file_exists");
+    files::rename(guest.dial(), &wanted("a/one", "a/three", true)).await.unwrap();
+    assert_eq!(std::fs::read(path("a/three")).unwrap(), b"1");
+    let error = files::remove(guest.dial(), &path("a"), false).await.unwrap_err();
+    assert_eq!(refused(error), "directory_not_empty");
+    files::remove(guest.dial(), &path("a"), true).await.unwrap();
+    let error = files::remove(guest.dial(), &path("a"), true).await.unwrap_err();
+    assert_eq!(refused(error), "file_not_found");
+    assert_eq!(refused(files::remove(guest.dial(), "/", true).await.unwrap_err()), "invalid_path");
+}
+
+#[tokio::test]
+async fn trees_travel_as_tar_streams() {
+    let guest = Guest::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    std::fs::create_dir_all(from.join("sub")).unwrap();
+    std::fs::write(from.join("sub/large"), vec![5; 3_000_000]).unwrap();
+    std::os::unix::fs::symlink("sub/large", from.join("link")).unwrap();
+    let packed = files::pack(guest.dial(), from.to_str().unwrap()).await.unwrap();
+    let packed = contents(packed).await;
+    let info = files::unpack(guest.dial(), to.to_str().unwrap(), whole(packed.clone())).await;
+    assert_eq!(info.unwrap().kind, volant_protocol::FileKind::Directory);
+    assert_eq!(std::fs::read(to.join("sub/large")).unwrap(), vec![5; 3_000_000]);
+    assert_eq!(std::fs::read_link(to.join("link")).unwrap().to_str(), Some("sub/large"));
+    let error = files::unpack(guest.dial(), to.to_str().unwrap(), whole("no archive")).await;
+    assert!(error.is_err());
+    let cut = whole(packed[..1_000_000].to_vec());
+    assert!(files::unpack(guest.dial(), to.to_str().unwrap(), cut).await.is_err());
+    let error = files::pack(guest.dial(), "/no/such").await.unwrap_err();
+    assert_eq!(refused(error), "file_not_found");
+}
+
+#[tokio::test]
+async fn every_change_is_told() {
+    use volant_protocol::FileEventKind::{Chmod, Create, Remove, Rename, Started, Write};
+    let guest = Guest::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(path("old")).unwrap();
+    let mut watch =
+        files::watch(guest.dial(), folder.path().to_str().unwrap(), true).await.unwrap();
+    let mut seen = Vec::new();
+    let mut expect = async |kind, name: &str| {
+        let path = path(name).trim_end_matches('/').to_owned();
+        let wanted = volant_protocol::FileEvent { kind, path };
+        let found = async {
+            while !seen.contains(&wanted) {
+                seen.push(watch.next().await.unwrap().unwrap());
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), found).await;
+        assert!(waited.is_ok(), "{wanted:?} is not in {seen:?}");
+    };
+    expect(Started, "").await;
+    std::fs::write(path("file"), "1").unwrap();
+    expect(Create, "file").await;
+    expect(Write, "file").await;
+    std::fs::set_permissions(path("file"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
+    expect(Chmod, "file").await;
+    std::fs::write(path("old/below"), "1").unwrap();
+    expect(Create, "old/below").await;
+    std::fs::create_dir_all(path("new/deep")).unwrap();
+    std::fs::write(path("new/deep/file"), "1").unwrap();
+    expect(Create, "new/deep/file").await;
+    std::fs::rename(path("new"), path("moved")).unwrap();
+    expect(Rename, "new").await;
+    expect(Create, "moved").await;
+    std::fs::write(path("moved/deep/file"), "2").unwrap();
+    expect(Write, "moved/deep/file").await;
+    std::fs::remove_file(path("file")).unwrap();
+    expect(Remove, "file").await;
+}
+
+#[tokio::test]
+async fn the_guest_tells_what_it_sees() {
+    let guest = Guest::new();
+    let metrics = observe::metrics(guest.dial()).await.unwrap();
+    assert!(0 < metrics.cpus && 0 < metrics.memory_total && 0 < metrics.processes, "{metrics:?}");
+    assert!(metrics.memory_available <= metrics.memory_total && 0 < metrics.disk_total);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ports = observe::ports(guest.dial()).await.unwrap();
+    assert!(ports.iter().any(|shown| shown.port == port && shown.protocol == "tcp"), "{ports:?}");
+}

@@ -7,6 +7,8 @@ mod console;
 mod error;
 mod events;
 mod exec;
+mod files;
+mod guest;
 mod logs;
 mod processes;
 mod server;
@@ -16,7 +18,7 @@ mod vms;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use std::collections::BTreeMap;
 
@@ -29,7 +31,7 @@ pub use server::{Listener, serve};
 /// Bytes of a request's body, but for what is streamed through the proxy.
 const BODY_LEN_MAX: usize = 32 * 1024 * 1024;
 
-/// The routes. A new endpoint is its own function and one line here.
+/// The routes. A new endpoint is its own function and one line, here or below.
 pub fn router(orchestrator: Orchestrator) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -40,25 +42,49 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
-        .route("/api/v1/vms/{name}/exec", post(exec::exec).get(exec::remote))
-        .route("/api/v1/vms/{name}/processes", get(processes::list).post(processes::start))
-        .route("/api/v1/vms/{name}/processes/{id}", get(processes::get).delete(processes::remove))
-        .route("/api/v1/vms/{name}/processes/{id}/attach", get(processes::attach))
-        .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
-        .route("/api/v1/vms/{name}/processes/{id}/signal", post(processes::signal))
-        .route("/api/v1/vms/{name}/processes/{id}/resize", post(processes::resize))
-        .route("/api/v1/vms/{name}/processes/{id}/keep", post(processes::keep))
-        .route("/api/v1/vms/{name}/processes/{id}/wait", get(processes::wait))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
+        .merge(in_guests())
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .layer(from_fn(body::bounded))
+        .merge(streams())
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(orchestrator)
+}
+
+/// Routes that take what a request's body brings, whatever its length and pace.
+fn streams() -> Router<Orchestrator> {
+    Router::new()
+        .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
+        .route("/api/v1/vms/{name}/files/content", get(files::read).put(files::write))
+        .route("/api/v1/vms/{name}/files/tar", get(files::pack).put(files::unpack))
+}
+
+/// Routes to what is in a running guest.
+fn in_guests() -> Router<Orchestrator> {
+    Router::new()
+        .route("/api/v1/vms/{name}/exec", post(exec::exec).get(exec::remote))
+        .route("/api/v1/vms/{name}/processes", get(processes::list).post(processes::start))
+        .route("/api/v1/vms/{name}/processes/{id}", get(processes::get).delete(processes::remove))
+        .route("/api/v1/vms/{name}/processes/{id}/attach", get(processes::attach))
+        .route("/api/v1/vms/{name}/processes/{id}/signal", post(processes::signal))
+        .route("/api/v1/vms/{name}/processes/{id}/resize", post(processes::resize))
+        .route("/api/v1/vms/{name}/processes/{id}/keep", post(processes::keep))
+        .route("/api/v1/vms/{name}/processes/{id}/wait", get(processes::wait))
+        .route("/api/v1/vms/{name}/files", delete(files::remove))
+        .route("/api/v1/vms/{name}/files/stat", get(files::stat))
+        .route("/api/v1/vms/{name}/files/list", get(files::list))
+        .route("/api/v1/vms/{name}/files/mkdir", post(files::make_folder))
+        .route("/api/v1/vms/{name}/files/move", post(files::rename))
+        .route("/api/v1/vms/{name}/files/watch", get(files::watch))
+        .route("/api/v1/vms/{name}/guest", get(guest::info))
+        .route("/api/v1/vms/{name}/guest/metrics", get(guest::metrics))
+        .route("/api/v1/vms/{name}/guest/ports", get(guest::ports))
+        .route("/api/v1/vms/{name}/guest/time", post(guest::sync_time))
 }
 
 async fn healthz() -> impl IntoResponse {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -26,12 +27,14 @@ pub struct Failure {
     pub hint: Option<String>,
     /// docs/cli.md lists them.
     pub exit_code: u8,
+    /// The daemon's stable word, if it is its refusal.
+    pub code: String,
 }
 
 impl Failure {
     /// A failure on this side.
     pub fn local(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), hint: None, exit_code: 1 }
+        Failure { message: message.into(), hint: None, exit_code: 1, code: String::new() }
     }
 
     fn unreachable(place: &str, error: &dyn std::fmt::Display) -> Failure {
@@ -39,7 +42,13 @@ impl Failure {
             message: format!("no daemon answers at {place}: {error}"),
             hint: Some("start it with `volantd serve`, or name it with --host".to_owned()),
             exit_code: 6,
+            code: String::new(),
         }
+    }
+
+    /// Whether it is the daemon's refusal of this code.
+    pub fn is(&self, code: &str) -> bool {
+        self.code == code
     }
 
     /// The daemon's refusal.
@@ -52,9 +61,12 @@ impl Failure {
             504 => 7,
             _ => 1,
         };
-        Failure { message: problem.detail, hint: problem.hint, exit_code }
+        Failure { message: problem.detail, hint: problem.hint, exit_code, code: problem.code }
     }
 }
+
+/// The body of a request.
+pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A stream to the daemon.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -147,6 +159,24 @@ impl Client {
         body: Option<Vec<u8>>,
         accept: &str,
     ) -> Result<Response<Incoming>, Failure> {
+        let kind = body.is_some().then_some("application/json");
+        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        let body = body.map_err(|never| match never {}).boxed_unsync();
+        self.send_body(method, path, body, kind, accept).await
+    }
+
+    /// The same with any body, streamed.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        kind: Option<&str>,
+        accept: &str,
+    ) -> Result<Response<Incoming>, Failure> {
         let lost = |error: hyper::Error| Failure::local(format!("the daemon hung up: {error}"));
         let stream = TokioIo::new(self.dial().await?);
         let (mut sender, connection) =
@@ -160,11 +190,11 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        if body.is_some() {
-            request = request.header("content-type", "application/json");
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
         }
-        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default())));
         let request = request
+            .body(body)
             .map_err(|error| Failure { exit_code: 2, ..Failure::local(error.to_string()) })?;
         let answer = sender.send_request(request).await.map_err(lost)?;
         if answer.status().is_success() {

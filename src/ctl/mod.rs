@@ -2,7 +2,9 @@
 
 mod client;
 mod console;
+mod copy;
 mod exec;
+mod files;
 mod logs;
 mod output;
 mod processes;

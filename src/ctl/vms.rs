@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{console, exec, logs, output, processes};
+use crate::ctl::{console, copy, exec, files, logs, output, processes};
 use crate::wire::{CreateVm, DiskView, VmView};
 
 const NO_BODY: Option<&()> = None;
@@ -38,6 +38,8 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Attach(args) => return processes::attach(client, args).await,
         VmsCommand::Kill(args) => processes::kill(client, args).await?,
         VmsCommand::Wait(args) => return processes::wait(client, args).await,
+        VmsCommand::Cp(args) => copy::run(client, &args).await?,
+        VmsCommand::Files(command) => return files::run(client, command, form).await,
         VmsCommand::Console { name } => return console::attach(client, &name).await,
         VmsCommand::Logs(args) => logs::run(client, &args).await?,
         VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),

@@ -62,6 +62,9 @@ pub enum Error {
         /// One sentence.
         message: String,
     },
+    /// The guest's agent has not this capability.
+    #[error("the guest's agent does not do {0}")]
+    AgentLacks(&'static str),
     /// Nothing listens on that port in the guest.
     #[error("nothing in the guest listens on port {0}")]
     PortClosed(u16),
@@ -92,7 +95,22 @@ impl From<StoreError> for Error {
 }
 
 /// What the agent may refuse, and whose turn it is then. Other words of it are a fault.
-const REFUSALS: [(&str, Kind); 5] = [
+const REFUSALS: [(&str, Kind); 20] = [
+    ("invalid_path", Kind::Invalid),
+    ("invalid_user", Kind::Invalid),
+    ("invalid_range", Kind::Invalid),
+    ("invalid_archive", Kind::Invalid),
+    ("invalid_query", Kind::Invalid),
+    ("file_not_found", Kind::NotFound),
+    ("file_exists", Kind::Conflict),
+    ("file_forbidden", Kind::Conflict),
+    ("file_failed", Kind::Conflict),
+    ("not_a_file", Kind::Conflict),
+    ("not_a_directory", Kind::Conflict),
+    ("is_a_directory", Kind::Conflict),
+    ("directory_not_empty", Kind::Conflict),
+    ("cross_device", Kind::Conflict),
+    ("guest_disk_full", Kind::Exhausted),
     ("process_not_found", Kind::NotFound),
     ("process_state", Kind::Conflict),
     ("process_not_started", Kind::Invalid),
@@ -115,7 +133,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::NotFound(_) => Kind::NotFound,
-            Error::NameTaken(_) | Error::State { .. } => Kind::Conflict,
+            Error::NameTaken(_) | Error::State { .. } | Error::AgentLacks(_) => Kind::Conflict,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
                 Kind::Invalid
             }
@@ -148,6 +166,7 @@ impl Error {
             Error::Agent(AgentError::Silent) => "agent_silent",
             Error::Agent(_) => "agent_unreachable",
             Error::Guest { code, .. } => code,
+            Error::AgentLacks(_) => "agent_too_old",
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
@@ -164,6 +183,7 @@ impl Error {
             Error::NameTaken(_) => Some("choose another name, or delete that VM first"),
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
             Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),
+            Error::AgentLacks(_) => Some("give the VM an initramfs with this version's agent"),
             Error::WaitTimeout => Some("look again later, or wait longer with timeout_ms"),
             Error::NoAddress => Some("delete a VM, or configure a larger subnet"),
             _ => None,

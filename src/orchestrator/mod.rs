@@ -5,6 +5,7 @@
 mod cmdline;
 mod driver;
 mod error;
+mod files;
 mod machine;
 mod monitor;
 mod policy;
@@ -22,7 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
-use crate::agent::{self, AgentError, StreamObject};
+use crate::agent::{self, StreamObject};
 use crate::logs;
 use crate::model::{Event, EventKind, NewVm, Vm, VmId, VmName, VmState};
 use crate::net::Network;
@@ -34,13 +35,16 @@ use machine::Live;
 use policy::Change;
 
 pub use crate::agent::{
-    AttachOptions, Attachment, InputSender, Payload, ProcessInput, ProcessOutput,
+    AgentError, AttachOptions, Attachment, Download, FileWatch, InputSender, Payload, ProcessInput,
+    ProcessOutput, WriteOptions,
 };
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::vmm::Console;
 pub use error::Error;
 pub use volant_protocol::{
-    AgentInfo, Deadline, ProcessInfo, ProcessRequest, ProcessStatus, TerminalSize,
+    AgentInfo, Deadline, FileEvent, FileEventKind, FileInfo, FileKind, FileList, GuestMetrics,
+    LIST_LEN_MAX, ListeningPort, MoveRequest, ProcessInfo, ProcessRequest, ProcessStatus,
+    TerminalSize,
 };
 pub use workload_log::WorkloadLog;
 

@@ -1,6 +1,7 @@
 //! The JSON shapes of the public API, version 1. Field names are those of the original Volant where
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
+mod file;
 mod process;
 mod workload;
 
@@ -8,6 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use file::{
+    FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
+    TimeSyncView,
+};
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
 

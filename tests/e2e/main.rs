@@ -9,6 +9,7 @@ mod crash;
 mod daemon;
 mod disks;
 mod exec;
+mod files;
 mod host;
 mod input;
 mod many;

@@ -5,13 +5,17 @@
 //! `PUT /v1/config`. All later requests arrive on connections that the host opens to
 //! [`AGENT_PORT`]. No I/O and no clock here: bytes in, bytes out.
 
+mod file;
 mod frame;
 mod message;
+mod observe;
 mod process;
 mod workload;
 
+pub use file::{FileEvent, FileEventKind, FileInfo, FileKind, FileList, MoveRequest};
 pub use frame::{Decoder, Frame, FrameError, FrameKind};
 pub use message::{AgentInfo, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest};
+pub use observe::{ClockTime, GuestMetrics, ListeningPort};
 pub use process::{
     Deadline, ProcessInfo, ProcessRequest, ProcessStatus, SignalRequest, TerminalSize,
 };
@@ -40,8 +44,19 @@ pub const BODY_LEN_MAX: usize = 1024 * 1024;
 /// The longest tag of a process, in bytes.
 pub const TAG_LEN_MAX: usize = 256;
 
+/// The longest path, in bytes (PATH_MAX of Linux).
+pub const PATH_LEN_MAX: usize = 4096;
+/// The most files that one listing holds.
+pub const LIST_LEN_MAX: usize = 10_000;
+/// The largest JSON of a listing, in bytes.
+pub const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Words of [`AgentInfo::capabilities`].
 pub mod capability {
+    /// `/v1/files`.
+    pub const FILES: &str = "files";
+    /// `/v1/metrics`, `/v1/ports` and `/v1/time`.
+    pub const OBSERVE: &str = "observe";
     /// `/v1/processes`.
     pub const PROCESSES: &str = "processes";
     /// `/v1/tcp/{port}`.

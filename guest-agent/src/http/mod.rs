@@ -1,5 +1,6 @@
 //! The agent's HTTP/1.1 server: one function for each route.
 
+mod files;
 mod process;
 
 use std::collections::BTreeMap;
@@ -33,8 +34,14 @@ fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, std::io::Error> {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-const CAPABILITIES: [&str; 4] =
-    [capability::PROCESSES, capability::TCP, capability::SHUTDOWN, capability::WORKLOAD];
+const CAPABILITIES: [&str; 6] = [
+    capability::PROCESSES,
+    capability::FILES,
+    capability::OBSERVE,
+    capability::TCP,
+    capability::SHUTDOWN,
+    capability::WORKLOAD,
+];
 
 /// State of the agent.
 #[derive(Debug)]
@@ -105,6 +112,8 @@ async fn answer(request: Request<Incoming>, agent: Arc<Agent>) -> Answer {
         ("/v1/workload", &Method::GET) => follow_workload(request, &agent),
         (tcp, &Method::GET) if tcp.starts_with("/v1/tcp/") => open_tcp(request).await,
         (path, _) if path.starts_with("/v1/processes") => process::answer(request, &agent).await,
+        (path, _) if path.starts_with("/v1/files") => files::answer(request).await,
+        ("/v1/metrics" | "/v1/ports" | "/v1/time", _) => files::observe(request).await,
         ("/v1/health" | "/v1/config" | "/v1/shutdown" | "/v1/workload", _) => {
             Err(wrong_method(&request))
         }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use volant_protocol::TerminalSize;
 
+use crate::readiness::register;
 use crate::user::User;
 
 /// What a terminal's driver takes as end of file (ASCII EOT, the default VEOF).
@@ -45,9 +46,7 @@ impl Terminal {
         rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK | OFlags::RDWR)?;
         command.stdin(Stdio::from(end.try_clone()?));
         command.stdout(Stdio::from(end.try_clone()?)).stderr(Stdio::from(end));
-        // SAFETY: an OwnedFd is one open descriptor until it is dropped; nothing replaces it.
-        let master = unsafe { AsyncFd::register(master) }?;
-        let terminal = Terminal(Arc::new(master));
+        let terminal = Terminal(Arc::new(register(master)?));
         terminal.resize(size)?;
         Ok(terminal)
     }
