@@ -1,6 +1,8 @@
 //! The command line as plain data. No effects, no defaults that depend on the machine.
 
+mod actions;
 mod file;
+mod plugins;
 mod process;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
 pub use file::{CpArgs, FilesCommand};
+pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 
 /// A microVM engine in one process.
@@ -138,6 +142,9 @@ pub enum CtlCommand {
     /// Create, look at, run and remove VMs
     #[command(subcommand)]
     Vms(VmsCommand),
+    /// Install, look at and remove plugins
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
     /// Follow what happens, one event a line
     Events {
         /// Begin after this event
@@ -157,7 +164,7 @@ pub enum VmsCommand {
         name: String,
     },
     /// Create a VM and start it
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Start a stopped VM
     Start(ChangeArgs),
     /// Shut a VM down
@@ -194,6 +201,8 @@ pub enum VmsCommand {
     },
     /// Print what the workload has written, or the serial console's output
     Logs(LogsArgs),
+    /// Call an action of a plugin
+    Action(VmActionArgs),
     /// Show what the latest start took
     Timeline {
         /// Name of the VM
@@ -206,12 +215,18 @@ pub enum VmsCommand {
 pub struct CreateArgs {
     /// 1 to 63 of a-z, 0-9, -
     pub name: String,
-    /// Virtual CPUs
-    #[arg(long, default_value_t = 1)]
-    pub cpu: u32,
-    /// Guest RAM in MiB
-    #[arg(long, default_value_t = 256)]
-    pub memory: u64,
+    /// Plugin that it is made of
+    #[arg(long)]
+    pub plugin: Option<String>,
+    /// Version of the plugin; the current one if absent
+    #[arg(long, requires = "plugin")]
+    pub plugin_version: Option<String>,
+    /// Virtual CPUs; the plugin's, or 1, if absent
+    #[arg(long)]
+    pub cpu: Option<u32>,
+    /// Guest RAM in MiB; the plugin's, or 256, if absent
+    #[arg(long)]
+    pub memory: Option<u64>,
     /// Kernel on the daemon's host
     #[arg(long)]
     pub kernel: Option<String>,
@@ -224,6 +239,9 @@ pub struct CreateArgs {
     /// Environment, KEY=VALUE
     #[arg(long, value_parser = key_value)]
     pub env: Vec<(String, String)>,
+    /// Label, KEY=VALUE
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
     /// Raw file of the daemon's host as a disk, /dev/vda first; PATH:ro for read-only
     #[arg(long = "disk", value_name = "PATH[:ro]")]
     pub disks: Vec<String>,
@@ -236,7 +254,7 @@ pub struct CreateArgs {
     /// Do not start it
     #[arg(long)]
     pub no_start: bool,
-    /// Wait until it runs
+    /// Wait until it runs, and its workload, if it has one, is ready
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub wait: bool,
     /// How long to wait, in seconds
@@ -310,6 +328,6 @@ mod tests {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
         let CtlCommand::Vms(VmsCommand::Create(create)) = command else { panic!("not create") };
-        assert_eq!((create.cpu, create.memory, create.wait), (2, 512, true));
+        assert_eq!((create.cpu, create.memory, create.wait), (Some(2), Some(512), true));
     }
 }

@@ -24,6 +24,8 @@ pub mod model;
 pub mod net;
 /// Who may change a VM, in which order, and what happens after a crash.
 pub mod orchestrator;
+/// Plugins' manifests.
+pub mod plugin;
 /// HTTP and WebSocket from outside to a guest.
 pub mod proxy;
 /// SQLite.

@@ -5,8 +5,8 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::model::{InvalidName, Kind};
-use crate::orchestrator::Error;
-use crate::wire::Problem;
+use crate::orchestrator::{Error, PluginError, Refused};
+use crate::wire::{Problem, ProblemField};
 
 /// An answer that is a problem.
 #[derive(Debug)]
@@ -56,7 +56,16 @@ impl From<Error> for Refusal {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(%error, source, "a request failed");
         }
-        Refusal::with_hint(status, error.code(), error.to_string(), error.hint())
+        let mut refusal = Refusal::with_hint(status, error.code(), error.to_string(), error.hint());
+        if let Error::Plugin(PluginError::Manifest(invalid)) = error {
+            let fields = invalid.refused.into_iter();
+            let field = |refused: Refused| ProblemField {
+                pointer: refused.pointer,
+                detail: refused.reason,
+            };
+            refusal.problem.errors = fields.map(field).collect();
+        }
+        refusal
     }
 }
 

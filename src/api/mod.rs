@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod guest;
 mod logs;
+mod plugins;
 mod processes;
 mod server;
 mod view;
@@ -45,6 +46,13 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))
+        .route("/api/v1/plugins", get(plugins::list).post(plugins::install))
+        .route("/api/v1/plugins/{plugin}", get(plugins::show).delete(plugins::remove))
+        .route("/api/v1/plugins/{plugin}/manifest", get(plugins::manifest))
+        .route("/api/v1/plugins/{plugin}/versions", get(plugins::versions))
+        .route("/api/v1/plugins/{plugin}/enabled", post(plugins::set_enabled))
+        .route("/api/v1/plugins/{plugin}/rollback", post(plugins::roll_back))
+        .route("/api/v1/schemas/plugin-manifest", get(plugins::schema))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
         .merge(in_guests())

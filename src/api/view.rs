@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{BootProtocol, Disk, Event, InvalidSpec, NewVm, Vm, VmName, VmSpec, VmState};
+use crate::model::{BootProtocol, Disk, Event, InvalidSpec, Vm, VmName, VmState};
+use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
-    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, VmView, WorkloadView,
+    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, PluginVersionView, PluginView,
+    VmView, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -30,6 +32,9 @@ pub fn vm(vm: &Vm) -> VmView {
         ready: vm.is_ready(),
         workload: vm.workload.as_ref().map(workload),
         runtime: vm.runtime.clone(),
+        plugin: vm.plugin.as_ref().map(|plugin| plugin.name.to_string()),
+        plugin_version: vm.plugin.as_ref().map(|plugin| plugin.version.to_string()),
+        labels: vm.labels.clone(),
         ip_address: vm.ip.to_string(),
         mac_address: vm.mac.to_string(),
         vsock_cid: vm.cid,
@@ -77,28 +82,47 @@ fn disk(disk: &Disk) -> DiskView {
 ///
 /// # Errors
 /// The name is none, or there is no such boot protocol.
-pub fn new_vm(body: CreateVm) -> Result<NewVm, Refusal> {
+pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
     let boot_protocol = BootProtocol::from_word(&body.boot_protocol).ok_or_else(|| InvalidSpec {
         field: "boot_protocol",
         reason: "auto, pvh or linux64".to_owned(),
     });
     let disk = |disk: DiskView| Disk { path: disk.path.into(), readonly: disk.readonly };
-    Ok(NewVm {
+    Ok(VmRequest {
         name: VmName::try_from(body.name.as_str())?,
-        runtime: body.runtime.unwrap_or_else(|| "default".to_owned()),
-        spec: VmSpec {
-            vcpus: body.cpu_cores,
-            memory_mib: body.memory_mb,
-            kernel: body.kernel.map(Into::into),
-            initramfs: body.initramfs.map(Into::into),
-            kernel_cmdline: body.kernel_cmdline,
-            env: body.env,
-            console: body.console,
-            disks: body.disks.into_iter().map(disk).collect(),
-            boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
-            workload: None,
-        },
+        runtime: body.runtime,
+        vcpus: body.cpu_cores,
+        memory_mib: body.memory_mb,
+        kernel: body.kernel.map(Into::into),
+        initramfs: body.initramfs.map(Into::into),
+        kernel_cmdline: body.kernel_cmdline,
+        env: body.env,
+        labels: body.labels,
+        console: body.console,
+        disks: body.disks.into_iter().map(disk).collect(),
+        boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
     })
+}
+
+/// A plugin for clients, with the number of its VMs.
+pub fn plugin(plugin: &Plugin, vms: usize) -> PluginView {
+    let current = plugin.manifest(None);
+    let version = |version: &InstalledVersion| PluginVersionView {
+        version: version.version.to_string(),
+        installed_at: rfc3339(version.installed_at_ms),
+    };
+    PluginView {
+        name: plugin.name.to_string(),
+        version: plugin.current.to_string(),
+        enabled: plugin.enabled,
+        runtime: current.map(|manifest| manifest.runtime.clone()).unwrap_or_default(),
+        actions: current
+            .map_or_else(Vec::new, |manifest| manifest.actions.keys().cloned().collect()),
+        vms,
+        versions: plugin.versions.iter().map(version).collect(),
+        installed_at: rfc3339(plugin.installed_at_ms),
+        updated_at: rfc3339(plugin.updated_at_ms),
+    }
 }
 
 /// An event for clients.

@@ -1,6 +1,6 @@
 //! `/api/v1/vms`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::api::error::Refusal;
 use crate::api::view;
-use crate::model::VmName;
+use crate::model::{Vm, VmName};
 use crate::orchestrator::{Orchestrator, Wait};
 use crate::wire::{CreateVm, VmView};
 
@@ -25,15 +25,47 @@ const WAIT_MS_MAX: u64 = 3_600_000;
 pub struct Waiting {
     wait: Option<bool>,
     timeout_ms: Option<u64>,
+    until: Option<Until>,
+}
+
+/// What `wait` waits for where a VM comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Until {
+    /// The agent has answered.
+    Running,
+    /// The workload is ready, or is not going to be.
+    Ready,
+}
+
+/// How a call waits, as its query has it.
+struct Patience {
+    wait: Wait,
+    until: Until,
+    began: Instant,
+}
+
+impl Patience {
+    /// Waits on, where that is asked for, until the VM's workload has settled too.
+    async fn settle(&self, orchestrator: &Orchestrator, vm: Vm) -> Result<Vm, Refusal> {
+        match (self.wait, self.until) {
+            (Wait::Done(limit), Until::Ready) => {
+                let rest = limit.saturating_sub(self.began.elapsed());
+                Ok(orchestrator.settled(&vm.name, rest).await?)
+            }
+            _ => Ok(vm),
+        }
+    }
 }
 
 type WaitQuery = Result<Query<Waiting>, QueryRejection>;
 type Answer = Result<Json<VmView>, Refusal>;
 
-fn wait(query: WaitQuery, default: bool) -> Result<Wait, Refusal> {
-    let Query(Waiting { wait, timeout_ms }) = query?;
+fn wait(query: WaitQuery, default: bool) -> Result<Patience, Refusal> {
+    let Query(Waiting { wait, timeout_ms, until }) = query?;
     let limit = Duration::from_millis(timeout_ms.unwrap_or(WAIT_MS_DEFAULT).min(WAIT_MS_MAX));
-    Ok(if wait.unwrap_or(default) { Wait::Done(limit) } else { Wait::Accepted })
+    let wait = if wait.unwrap_or(default) { Wait::Done(limit) } else { Wait::Accepted };
+    Ok(Patience { wait, until: until.unwrap_or(Until::Running), began: Instant::now() })
 }
 
 /// `GET /api/v1/vms`.
@@ -53,10 +85,16 @@ pub async fn create(
     query: WaitQuery,
     body: Result<Json<CreateVm>, JsonRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let wait = wait(query, false)?;
+    let patience = wait(query, false)?;
     let Json(body) = body?;
     let start = body.start;
-    let vm = orchestrator.create(view::new_vm(body)?, start, wait).await?;
+    let (plugin, version) = (body.plugin.clone(), body.plugin_version.clone());
+    let plugin = plugin.as_deref().map(|name| (name, version.as_deref()));
+    let new = orchestrator.plan(plugin, view::request(body)?)?;
+    let mut vm = orchestrator.create(new, start, patience.wait).await?;
+    if start {
+        vm = patience.settle(&orchestrator, vm).await?;
+    }
     Ok((StatusCode::CREATED, Json(view::vm(&vm))))
 }
 
@@ -89,8 +127,9 @@ pub async fn start(
     Path(name): Path<String>,
     query: WaitQuery,
 ) -> Answer {
-    let wait = wait(query, false)?;
-    Ok(Json(view::vm(&orchestrator.start(&VmName::try_from(name.as_str())?, wait).await?)))
+    let patience = wait(query, false)?;
+    let vm = orchestrator.start(&VmName::try_from(name.as_str())?, patience.wait).await?;
+    Ok(Json(view::vm(&patience.settle(&orchestrator, vm).await?)))
 }
 
 /// `POST /api/v1/vms/{name}/stop`.
@@ -102,8 +141,9 @@ pub async fn stop(
     Path(name): Path<String>,
     query: WaitQuery,
 ) -> Answer {
-    let wait = wait(query, true)?;
-    Ok(Json(view::vm(&orchestrator.stop(&VmName::try_from(name.as_str())?, wait).await?)))
+    let patience = wait(query, true)?;
+    let vm = orchestrator.stop(&VmName::try_from(name.as_str())?, patience.wait).await?;
+    Ok(Json(view::vm(&vm)))
 }
 
 /// `POST /api/v1/vms/{name}/restart`.
@@ -115,6 +155,7 @@ pub async fn restart(
     Path(name): Path<String>,
     query: WaitQuery,
 ) -> Answer {
-    let wait = wait(query, false)?;
-    Ok(Json(view::vm(&orchestrator.restart(&VmName::try_from(name.as_str())?, wait).await?)))
+    let patience = wait(query, false)?;
+    let vm = orchestrator.restart(&VmName::try_from(name.as_str())?, patience.wait).await?;
+    Ok(Json(view::vm(&patience.settle(&orchestrator, vm).await?)))
 }

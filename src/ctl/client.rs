@@ -68,6 +68,11 @@ impl Failure {
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// A body that is there as a whole.
+pub fn whole(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
 /// A stream to the daemon.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -160,9 +165,7 @@ impl Client {
         accept: &str,
     ) -> Result<Response<Incoming>, Failure> {
         let kind = body.is_some().then_some("application/json");
-        let body = Full::new(Bytes::from(body.unwrap_or_default()));
-        let body = body.map_err(|never| match never {}).boxed_unsync();
-        self.send_body(method, path, body, kind, accept).await
+        self.send_body(method, path, whole(body.unwrap_or_default()), kind, accept).await
     }
 
     /// The same with any body, streamed.
@@ -170,6 +173,35 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        kind: Option<&str>,
+        accept: &str,
+    ) -> Result<Response<Incoming>, Failure> {
+        let answer = self.exchange(method, path, body, kind, accept).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(Client::refusal(answer).await) }
+    }
+
+    /// What an answer that is no success says.
+    pub async fn refusal(answer: Response<Incoming>) -> Failure {
+        let status = answer.status();
+        let body = match answer.into_body().collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return Failure::local(format!("the daemon hung up: {error}")),
+        };
+        match serde_json::from_slice(&body) {
+            Ok(problem) => Failure::of_problem(problem),
+            Err(_) => Failure::local(format!("the daemon answered {status}")),
+        }
+    }
+
+    /// Sends a request and returns whatever is answered.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn exchange(
         &self,
         method: Method,
         path: &str,
@@ -196,16 +228,7 @@ impl Client {
         let request = request
             .body(body)
             .map_err(|error| Failure { exit_code: 2, ..Failure::local(error.to_string()) })?;
-        let answer = sender.send_request(request).await.map_err(lost)?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(lost)?.to_bytes();
-        Err(match serde_json::from_slice(&body) {
-            Ok(problem) => Failure::of_problem(problem),
-            Err(_) => Failure::local(format!("the daemon answered {status}")),
-        })
+        sender.send_request(request).await.map_err(lost)
     }
 
     /// Sends a request and parses the answer.

@@ -1,5 +1,6 @@
 //! `volantd ctl`: an HTTP client. Knows nothing of the server but its wire format.
 
+mod actions;
 mod client;
 mod console;
 mod copy;
@@ -7,8 +8,10 @@ mod exec;
 mod files;
 mod logs;
 mod output;
+mod plugins;
 mod processes;
 mod socket;
+mod source;
 mod sse;
 mod terminal;
 mod vms;
@@ -47,6 +50,7 @@ async fn run(args: CtlArgs) -> Result<u8, Failure> {
     let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
     match args.command {
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
+        CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,
         CtlCommand::Events { since } => {
             let query = since.map_or(String::new(), |since| format!("?since={since}"));
             let path = format!("/api/v1/events{query}");

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{console, copy, exec, files, logs, output, processes};
+use crate::ctl::{actions, console, copy, exec, files, logs, output, processes};
 use crate::wire::{CreateVm, DiskView, VmView};
 
 const NO_BODY: Option<&()> = None;
@@ -24,7 +24,7 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
             output::vms(form, &vms, false)?;
         }
         VmsCommand::Get { name } => output::vms(form, &[get(client, &name).await?], true)?,
-        VmsCommand::Create(args) => create(client, args, form).await?,
+        VmsCommand::Create(args) => create(client, *args, form).await?,
         VmsCommand::Start(args) => change(client, args, "start", form).await?,
         VmsCommand::Stop(args) => change(client, args, "stop", form).await?,
         VmsCommand::Restart(args) => change(client, args, "restart", form).await?,
@@ -42,6 +42,7 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Files(command) => return files::run(client, command, form).await,
         VmsCommand::Console { name } => return console::attach(client, &name).await,
         VmsCommand::Logs(args) => logs::run(client, &args).await?,
+        VmsCommand::Action(args) => return actions::of_vm(client, args).await,
         VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),
     }
     Ok(0)
@@ -85,12 +86,15 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
     let body = CreateVm {
         name: args.name,
         runtime: None,
+        plugin: args.plugin,
+        plugin_version: args.plugin_version,
         cpu_cores: args.cpu,
         memory_mb: args.memory,
         kernel: args.kernel,
         initramfs: args.initramfs,
         kernel_cmdline: args.kernel_cmdline,
         env: args.env.into_iter().collect(),
+        labels: args.labels.into_iter().collect(),
         console: !args.no_console,
         start: !args.no_start,
         disks: args.disks.iter().map(|text| disk(text)).collect(),
@@ -98,10 +102,26 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);
-    let path = format!("/api/v1/vms?wait={}&timeout_ms={timeout_ms}", args.wait && !args.no_start);
+    let wait = args.wait && !args.no_start;
+    let path = format!("/api/v1/vms?wait={wait}&until=ready&timeout_ms={timeout_ms}");
     let vm: Result<VmView, Failure> = client.json(Method::POST, &path, Some(&body)).await;
     spinner.finish_and_clear();
-    output::vms(form, &[vm?], true)
+    let vm = vm?;
+    output::vms(form, std::slice::from_ref(&vm), true)?;
+    if wait { came_up(&vm) } else { Ok(()) }
+}
+
+/// Whether a VM that was waited for does what it is there for, or has done it.
+fn came_up(vm: &VmView) -> Result<(), Failure> {
+    match &vm.workload {
+        Some(workload) if !vm.ready && workload.condition != "finished" => {
+            let (condition, reason) = (&workload.condition, &workload.reason);
+            let hint = format!("`volantd ctl vms logs {}` shows its output", vm.name);
+            let message = format!("the VM runs, but its workload is {condition}: {reason}");
+            Err(Failure { hint: Some(hint), ..Failure::local(message) })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn disk(text: &str) -> DiskView {
@@ -117,9 +137,12 @@ async fn change(
 ) -> Result<(), Failure> {
     let spinner = spinner(verb);
     let timeout_ms = args.timeout.saturating_mul(1000);
-    let query = format!("/{verb}?wait={}&timeout_ms={timeout_ms}", args.wait);
+    let wait = args.wait;
+    let query = format!("/{verb}?wait={wait}&until=ready&timeout_ms={timeout_ms}");
     let vm: Result<VmView, Failure> =
         client.json(Method::POST, &path(&args.name, &query), NO_BODY).await;
     spinner.finish_and_clear();
-    output::vms(form, &[vm?], true)
+    let vm = vm?;
+    output::vms(form, std::slice::from_ref(&vm), true)?;
+    if wait { came_up(&vm) } else { Ok(()) }
 }

@@ -5,11 +5,13 @@
 
 mod event;
 mod name;
+mod plugin;
 mod vm;
 mod workload;
 
 pub use event::{Event, EventKind};
 pub use name::{InvalidName, VmName};
+pub use plugin::{InvalidWord, PluginName, PluginRef, PluginVersion};
 pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
 pub use workload::Workload;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{VmName, Workload};
+use crate::model::{PluginRef, VmName, Workload};
 
 /// A VM's number: never used again after the VM is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,8 +206,12 @@ pub struct NewVm {
     pub name: VmName,
     /// What it runs.
     pub spec: VmSpec,
-    /// The class of workload; `default` until plugins say otherwise.
+    /// The class of workload; `default` without a plugin.
     pub runtime: String,
+    /// The plugin that it is made of.
+    pub plugin: Option<PluginRef>,
+    /// Names and values for people and programs.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One step of a start, for the boot timeline.
@@ -230,6 +234,10 @@ pub struct Vm {
     pub spec: VmSpec,
     /// The class of workload.
     pub runtime: String,
+    /// The plugin that it is made of.
+    pub plugin: Option<PluginRef>,
+    /// Names and values for people and programs.
+    pub labels: BTreeMap<String, String>,
     /// Where it is in its life.
     pub state: VmState,
     /// Leased address, for as long as the record lives.
@@ -260,5 +268,23 @@ impl Vm {
             (Some(_), Some(report)) => report.condition == WorkloadCondition::Ready,
         };
         self.state == VmState::Running && workload_ready
+    }
+
+    /// Whether it is not ready, but may be soon without anyone's doing.
+    pub fn is_coming_up(&self) -> bool {
+        match self.state {
+            VmState::Starting => true,
+            VmState::Running => match (&self.spec.workload, &self.workload) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(_), Some(report)) => matches!(
+                    report.condition,
+                    WorkloadCondition::Starting | WorkloadCondition::Restarting
+                ),
+            },
+            VmState::Stopping | VmState::Stopped | VmState::Failed { .. } | VmState::Deleting => {
+                false
+            }
+        }
     }
 }

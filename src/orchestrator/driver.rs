@@ -278,6 +278,9 @@ impl Driver {
     async fn end_machine(&mut self) {
         if let Some(running) = self.running.take() {
             running.live.stop().await;
+            if let Some(monitor) = running.monitor {
+                monitor.finish().await;
+            }
         }
         self.vm.send_modify(|vm| vm.workload = None);
         self.handle.withdraw();

@@ -3,6 +3,8 @@
 use crate::agent::AgentError;
 use crate::artifact::ArtifactError;
 use crate::model::{InvalidSpec, Kind};
+use crate::orchestrator::actions::ActionError;
+use crate::orchestrator::plugins::PluginError;
 use crate::store::StoreError;
 
 /// A refusal or failure. Skins look at [`Error::kind`], [`Error::code`], [`Error::hint`] and the
@@ -18,6 +20,12 @@ pub enum Error {
     /// The specification breaks a rule.
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
+    /// A refusal that concerns plugins.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// A refusal that concerns actions.
+    #[error(transparent)]
+    Action(#[from] ActionError),
     /// A file that the VM needs cannot be used.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -132,6 +140,8 @@ impl Error {
     /// Who must act.
     pub fn kind(&self) -> Kind {
         match self {
+            Error::Plugin(error) => error.kind(),
+            Error::Action(error) => error.kind(),
             Error::NotFound(_) => Kind::NotFound,
             Error::NameTaken(_) | Error::State { .. } | Error::AgentLacks(_) => Kind::Conflict,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
@@ -154,6 +164,8 @@ impl Error {
     /// Stable code; docs/http-status.md lists them.
     pub fn code(&self) -> &'static str {
         match self {
+            Error::Plugin(error) => error.code(),
+            Error::Action(error) => error.code(),
             Error::NotFound(_) => "vm_not_found",
             Error::NameTaken(_) => "vm_exists",
             Error::Spec(_) => "invalid_spec",
@@ -179,6 +191,8 @@ impl Error {
     /// What the user can do about it, if there is something.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Error::Plugin(error) => error.hint(),
+            Error::Action(error) => error.hint(),
             Error::NotFound(_) => Some("`volantd ctl vms list` shows the VMs there are"),
             Error::NameTaken(_) => Some("choose another name, or delete that VM first"),
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),

@@ -2,12 +2,14 @@
 //!
 //! Every VM has a driver task, its only writer. Callers send it a command and wait for the answer.
 
+mod actions;
 mod cmdline;
 mod driver;
 mod error;
 mod files;
 mod machine;
 mod monitor;
+mod plugins;
 mod policy;
 mod processes;
 mod start;
@@ -30,8 +32,10 @@ use crate::net::Network;
 use crate::store::{Store, StoreError};
 use crate::sys::crash;
 use crate::vmm::{Hypervisor, Vsock};
+use actions::Load;
 use driver::{Command, Driver};
 use machine::Live;
+use plugins::Registry;
 use policy::Change;
 
 pub use crate::agent::{
@@ -39,8 +43,11 @@ pub use crate::agent::{
     ProcessOutput, WriteOptions,
 };
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
+pub use crate::plugin::{Language, Refused, VmRequest, schema as manifest_schema};
 pub use crate::vmm::Console;
+pub use actions::{ActionCall, ActionError};
 pub use error::Error;
+pub use plugins::{InstalledVersion, Plugin, PluginError};
 pub use volant_protocol::{
     AgentInfo, Deadline, FileEvent, FileEventKind, FileInfo, FileKind, FileList, GuestMetrics,
     LIST_LEN_MAX, ListeningPort, MoveRequest, ProcessInfo, ProcessRequest, ProcessStatus,
@@ -92,6 +99,7 @@ pub struct Shared {
     network: Network,
     hypervisor: Hypervisor,
     vms: RwLock<BTreeMap<VmName, Arc<Handle>>>,
+    plugins: Registry,
     events: broadcast::Sender<Arc<Event>>,
     drivers: TaskTracker,
     closing: AtomicBool,
@@ -103,6 +111,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     vm: watch::Receiver<Vm>,
     live: Mutex<LiveParts>,
+    load: Load,
 }
 
 #[derive(Default)]
@@ -136,6 +145,17 @@ impl Handle {
 
     fn publish_log(&self, log: Option<watch::Receiver<()>>) {
         self.parts().log = log;
+    }
+
+    /// The VM once it is ready, or is not about to be.
+    async fn settled(&self, limit: Duration) -> Result<Vm, Error> {
+        let mut watched = self.vm.clone();
+        let settled = watched.wait_for(|vm| vm.is_ready() || !vm.is_coming_up());
+        match tokio::time::timeout(limit, settled).await {
+            Ok(Ok(vm)) => Ok(vm.clone()),
+            Ok(Err(_)) => Err(Error::Internal("the VM's driver is gone")),
+            Err(_) => Err(Error::WaitTimeout),
+        }
     }
 
     /// The machine has ended; its console stays readable.
@@ -219,11 +239,13 @@ impl Orchestrator {
             network,
             hypervisor,
             vms: RwLock::default(),
+            plugins: Registry::default(),
             events,
             drivers: TaskTracker::new(),
             closing: AtomicBool::new(false),
         });
         let this = Orchestrator { shared };
+        this.shared.plugins.load(&this.shared.store).await?;
         let vms = reconcile(&this.shared.store).await?;
         let known: BTreeSet<VmId> = vms.iter().map(|vm| vm.id).collect();
         let logs = this.shared.config.logs.clone();
@@ -239,7 +261,12 @@ impl Orchestrator {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let name = vm.name.clone();
         let (published, watched) = watch::channel(vm);
-        let handle = Arc::new(Handle { commands, vm: watched, live: Mutex::default() });
+        let handle = Arc::new(Handle {
+            commands,
+            vm: watched,
+            live: Mutex::default(),
+            load: Load::default(),
+        });
         let driver = Driver {
             shared: Arc::clone(&self.shared),
             handle: Arc::clone(&handle),
@@ -282,11 +309,14 @@ impl Orchestrator {
     async fn insert(&self, new: NewVm, start: bool) -> Result<(Vm, Option<Answers>), Error> {
         let network = self.shared.network.config().clone();
         let name = new.name.clone();
+        let plugin = new.plugin.as_ref().map(|plugin| plugin.name.to_string());
         let state = if start { VmState::Starting } else { VmState::Stopped };
         let choose = move |used: &_| network.subnet.first_free(network.host_ip, used);
         let stored = self.shared.store.create_vm(new, state, now_ms(), choose).await;
         let (vm, event) = stored.map_err(|error| match error {
             StoreError::NameTaken => Error::NameTaken(name.to_string()),
+            // Removed or disabled since the VM was planned.
+            StoreError::NoPlugin => PluginError::Disabled(plugin.unwrap_or_default()).into(),
             other => other.into(),
         })?;
         crash::point("create.stored");
@@ -357,6 +387,14 @@ impl Orchestrator {
     pub async fn delete(&self, name: &VmName) -> Result<(), Error> {
         let wait = Wait::Done(Driver::stop_budget(&self.shared));
         self.change(name, Change::Delete, wait).await.map(drop)
+    }
+
+    /// The VM once it is ready, or is not about to be: failed, unhealthy, finished, stopped.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`] when it is neither within `limit`.
+    pub async fn settled(&self, name: &VmName, limit: Duration) -> Result<Vm, Error> {
+        self.find(name)?.settled(limit).await
     }
 
     async fn agent(&self, name: &VmName) -> Result<machine::GuestStream, Error> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use volant_protocol::{AGENT_PORT, WorkloadCondition, WorkloadExit, WorkloadReport};
 
@@ -20,6 +21,8 @@ use crate::vmm::Vsock;
 /// Pause before the agent is asked again after the stream has broken; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long the rest of an ended machine's output may take to be written.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Reports that a guest may make at once, and how long each of them then takes to be made good: what
 /// a guest can trigger is bounded. Reports are levels, so that none that matters is lost.
 const REPORT_BURST: u32 = 20;
@@ -30,7 +33,8 @@ const REPORT_REFILL: Duration = Duration::from_secs(1);
 pub struct Monitor {
     reports: watch::Receiver<Option<WorkloadReport>>,
     rate: Rate,
-    _task: AbortOnDropHandle<()>,
+    ending: CancellationToken,
+    task: AbortOnDropHandle<()>,
 }
 
 /// Where the output goes.
@@ -57,8 +61,18 @@ impl Monitor {
         };
         handle.publish_log(writer.as_ref().map(logs::Writer::grown));
         let (sender, reports) = watch::channel(None);
-        let task = AbortOnDropHandle::new(tokio::spawn(follow(vsock, writer, sender)));
-        Monitor { reports, rate: Rate::default(), _task: task }
+        let ending = CancellationToken::new();
+        let task = tokio::spawn(follow(vsock, writer, sender, ending.clone()));
+        let task = AbortOnDropHandle::new(task);
+        Monitor { reports, rate: Rate::default(), ending, task }
+    }
+
+    /// Takes what the machine, which has ended, has left: the workload's last words.
+    pub async fn finish(self) {
+        self.ending.cancel();
+        if tokio::time::timeout(FINISH_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("a workload's last output was given up");
+        }
     }
 
     /// The latest report, when there is a new one. Cancel-safe.
@@ -104,9 +118,10 @@ async fn follow(
     vsock: Vsock,
     mut writer: Option<logs::Writer>,
     reports: watch::Sender<Option<WorkloadReport>>,
+    ending: CancellationToken,
 ) {
     let mut pause = RETRY_MIN;
-    loop {
+    while !ending.is_cancelled() {
         let connected = async {
             let stream = connect(&vsock, AGENT_PORT).await.map_err(AgentError::Io)?;
             agent::workload(stream).await
@@ -119,7 +134,10 @@ async fn follow(
             Err(error) => error,
         };
         tracing::debug!(error = chain(&error), "a workload's stream has broken");
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = ending.cancelled() => {}
+        }
         pause = (pause * 2).min(RETRY_MAX);
     }
 }

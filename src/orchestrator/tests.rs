@@ -29,7 +29,13 @@ async fn after_a_crash_every_row_tells_the_truth() {
             workload: None,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
-        let new = NewVm { name, spec, runtime: "default".to_owned() };
+        let new = NewVm {
+            name,
+            spec,
+            runtime: "default".to_owned(),
+            plugin: None,
+            labels: BTreeMap::new(),
+        };
         let choose = move |_: &_| Some(Ipv4Addr::new(10, 0, 0, 2 + u8::try_from(index).unwrap()));
         let (vm, _) = store.create_vm(new, VmState::Stopped, 1, choose).await.unwrap();
         store.set_state(vm.id, state, EventKind::Starting, String::new(), 2).await.unwrap();

@@ -1,6 +1,8 @@
 //! HTTP from outside to a guest: to its agent, or to a port on its loopback. Bytes go straight from
 //! the client's connection into the guest's ring; nothing is buffered whole.
 
+mod actions;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -39,6 +41,8 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/agent/{*path}", any(to_agent))
         .route("/api/v1/vms/{name}/proxy/{port}/", any(to_port))
         .route("/api/v1/vms/{name}/proxy/{port}/{*path}", any(to_port))
+        .route("/api/v1/vms/{name}/actions/{plugin}/{action}", any(actions::of_vm))
+        .route("/api/v1/plugins/{plugin}/actions/{action}", any(actions::of_any))
         .with_state(orchestrator)
 }
 
@@ -55,6 +59,7 @@ fn refused(error: &Error) -> Response {
     let status = match error.kind() {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Unavailable if error.code() == "no_ready_vm" => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unavailable => StatusCode::BAD_GATEWAY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -68,7 +73,11 @@ async fn to_agent(
 ) -> Response {
     let Ok(name) = VmName::try_from(name.as_str()) else { return no_name(&name) };
     match orchestrator.agent_stream(&name).await {
-        Ok(stream) => forward(request, stream, 5).await,
+        Ok(stream) => {
+            let path = tail(&request, 5);
+            let target = Target { path, head_timeout: HEAD_TIMEOUT };
+            forward(request, stream, &target).await.unwrap_or_else(|problem| problem)
+        }
         Err(error) => refused(&error),
     }
 }
@@ -86,7 +95,11 @@ async fn to_port(
         return problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_port", text, None);
     };
     match orchestrator.tcp_stream(&name, port).await {
-        Ok(stream) => forward(request, stream, 6).await,
+        Ok(stream) => {
+            let path = tail(&request, 6);
+            let target = Target { path, head_timeout: HEAD_TIMEOUT };
+            forward(request, stream, &target).await.unwrap_or_else(|problem| problem)
+        }
         Err(error) => refused(&error),
     }
 }
@@ -96,9 +109,30 @@ fn no_name(name: &str) -> Response {
     problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_name", text, None)
 }
 
-/// Sends `request` over `stream` with the first `skip` segments of its path cut off, and streams
-/// both bodies.
-async fn forward(mut request: Request, stream: Box<dyn StreamObject>, skip: usize) -> Response {
+/// Where in the guest a request goes.
+struct Target {
+    /// Path and query.
+    path: String,
+    /// How long the answer may take to begin.
+    head_timeout: Duration,
+}
+
+/// Path and query of `request` without the first `skip` segments.
+fn tail(request: &Request, skip: usize) -> String {
+    let whole = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let cut = whole.match_indices('/').nth(skip).map_or(whole.len(), |(at, _)| at);
+    if whole[cut..].starts_with('/') { whole[cut..].to_owned() } else { "/".to_owned() }
+}
+
+/// Sends `request` over `stream` and streams both bodies.
+///
+/// # Errors
+/// A problem of this proxy's own, where the guest has given no answer.
+async fn forward(
+    mut request: Request,
+    stream: Box<dyn StreamObject>,
+    target: &Target,
+) -> Result<Response, Response> {
     let bad = |error: &dyn std::fmt::Display| {
         problem(StatusCode::BAD_GATEWAY, "bad_guest_answer", format!("the guest: {error}"), None)
     };
@@ -106,7 +140,7 @@ async fn forward(mut request: Request, stream: Box<dyn StreamObject>, skip: usiz
         http1::Builder::new().max_buf_size(HEAD_LEN_MAX).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = match handshake {
         Ok(parts) => parts,
-        Err(error) => return bad(&error),
+        Err(error) => return Err(bad(&error)),
     };
     // Ends with the exchange: when the answer is read, dropped, or the guest is gone.
     tokio::spawn(async move {
@@ -114,21 +148,22 @@ async fn forward(mut request: Request, stream: Box<dyn StreamObject>, skip: usiz
     });
     let client_upgrade = request.headers().contains_key(header::UPGRADE);
     let upgrade = client_upgrade.then(|| hyper::upgrade::on(&mut request));
-    if let Err(error) = rewrite(&mut request, skip) {
-        return bad(&error);
+    if let Err(error) = rewrite(&mut request, &target.path) {
+        return Err(bad(&error));
     }
-    let mut answer = match tokio::time::timeout(HEAD_TIMEOUT, sender.send_request(request)).await {
+    let answer = tokio::time::timeout(target.head_timeout, sender.send_request(request)).await;
+    let mut answer = match answer {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return bad(&error),
+        Ok(Err(error)) => return Err(bad(&error)),
         Err(_) => {
             let text = "the guest did not answer in time".to_owned();
-            return problem(StatusCode::GATEWAY_TIMEOUT, "guest_timeout", text, None);
+            return Err(problem(StatusCode::GATEWAY_TIMEOUT, "guest_timeout", text, None));
         }
     };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let guest_upgrade = hyper::upgrade::on(&mut answer);
         let Some(client_upgrade) = upgrade else {
-            return bad(&"101 to a request without Upgrade");
+            return Err(bad(&"101 to a request without Upgrade"));
         };
         tokio::spawn(async move {
             if let (Ok(client), Ok(guest)) = tokio::join!(client_upgrade, guest_upgrade) {
@@ -140,14 +175,11 @@ async fn forward(mut request: Request, stream: Box<dyn StreamObject>, skip: usiz
     } else {
         strip(answer.headers_mut());
     }
-    answer.map(Body::new).into_response()
+    Ok(answer.map(Body::new).into_response())
 }
 
 /// Path, host and headers as the guest should see them.
-fn rewrite(request: &mut Request, skip: usize) -> Result<(), axum::http::Error> {
-    let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let cut = wanted.match_indices('/').nth(skip).map_or(wanted.len(), |(at, _)| at);
-    let path = if wanted[cut..].starts_with('/') { &wanted[cut..] } else { "/" };
+fn rewrite(request: &mut Request, path: &str) -> Result<(), axum::http::Error> {
     let uri = axum::http::Uri::builder().path_and_query(path).build()?;
     let upgrade = request.headers().get(header::UPGRADE).cloned();
     let host = request.headers().get(header::HOST).cloned();

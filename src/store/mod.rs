@@ -3,6 +3,7 @@
 
 mod events;
 mod migrate;
+mod plugins;
 mod vms;
 
 use std::path::Path;
@@ -10,6 +11,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
+
+pub use plugins::{PluginRow, PluginVersionRow};
 
 /// Calls that wait for the store's thread; one more makes its caller wait.
 const QUEUE_LEN: usize = 256;
@@ -34,6 +37,18 @@ pub enum StoreError {
     /// Every address of the subnet is leased.
     #[error("every address of the subnet is leased")]
     NoAddress,
+    /// There is no such plugin or version, or it is disabled.
+    #[error("there is no such plugin, or it is disabled")]
+    NoPlugin,
+    /// That version has another manifest.
+    #[error("that version has another manifest")]
+    PluginVersionTaken,
+    /// A VM is made of the plugin.
+    #[error("VM {vm:?} is made of the plugin")]
+    PluginInUse {
+        /// One such VM.
+        vm: String,
+    },
     /// The database was written by a newer version.
     #[error("the database has version {0}, newer than this program knows")]
     Newer(i64),

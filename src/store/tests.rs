@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::{BootProtocol, Disk, EventKind, NewVm, VmName, VmSpec, VmState, Workload};
+use crate::model::{
+    BootProtocol, Disk, EventKind, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
+    VmState, Workload,
+};
 
 fn workload() -> Workload {
     let argv = vec!["httpd".to_owned(), "-f".to_owned()];
@@ -29,6 +32,8 @@ fn new(name: &str) -> NewVm {
             workload: Some(workload()),
         },
         runtime: "default".to_owned(),
+        plugin: None,
+        labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
     }
 }
 
@@ -79,4 +84,58 @@ async fn events_are_numbered_and_tell_of_gaps() {
     assert_eq!(kinds, ["VM_CREATED", "VM_CRASHED", "VM_DELETED"]);
     assert_eq!((gap, events[0].id), (false, 1));
     assert_eq!(store.events_since(2, 100).await.unwrap().0.len(), 1);
+}
+
+fn plugin(version: &str) -> PluginRef {
+    PluginRef {
+        name: PluginName::try_from("web").unwrap(),
+        version: PluginVersion::try_from(version).unwrap(),
+    }
+}
+
+async fn create_of(store: &Store, plugin: PluginRef) -> Result<crate::model::Vm, StoreError> {
+    let new = NewVm { plugin: Some(plugin), ..new("of-plugin") };
+    let choose = |_: &_| Some(Ipv4Addr::new(10, 0, 0, 2));
+    store.create_vm(new, VmState::Stopped, 7, choose).await.map(|(vm, _)| vm)
+}
+
+#[tokio::test]
+async fn versions_of_a_plugin_are_kept_and_do_not_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    store.install_plugin(plugin("1"), "one".to_owned(), true, 1).await.unwrap();
+    store.set_plugin_enabled(plugin("1").name, false, 2).await.unwrap();
+    store.install_plugin(plugin("2"), "two".to_owned(), true, 3).await.unwrap();
+    let taken = store.install_plugin(plugin("1"), "other".to_owned(), true, 4).await;
+    assert!(matches!(taken, Err(StoreError::PluginVersionTaken)));
+    let [row] = &store.list_plugins().await.unwrap()[..] else { panic!("not one plugin") };
+    assert_eq!((row.current.as_str(), row.enabled), ("2", false), "a refusal changes nothing");
+    assert_eq!((row.installed_at_ms, row.updated_at_ms), (1, 3));
+    let versions: Vec<_> =
+        row.versions.iter().map(|v| (v.version.as_str(), v.manifest.as_str())).collect();
+    assert_eq!(versions, [("1", "one"), ("2", "two")]);
+    store.install_plugin(plugin("1"), "one".to_owned(), true, 5).await.unwrap();
+    store.set_plugin_version(plugin("2"), 6).await.unwrap();
+    let none = store.set_plugin_version(plugin("3"), 6).await;
+    assert!(matches!(none, Err(StoreError::NoPlugin)));
+    assert_eq!(store.list_plugins().await.unwrap()[0].current.as_str(), "2");
+}
+
+#[tokio::test]
+async fn a_plugin_stays_while_vms_are_made_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    assert!(matches!(create_of(&store, plugin("1")).await, Err(StoreError::NoPlugin)));
+    store.install_plugin(plugin("1"), "one".to_owned(), false, 1).await.unwrap();
+    assert!(matches!(create_of(&store, plugin("1")).await, Err(StoreError::NoPlugin)), "disabled");
+    store.set_plugin_enabled(plugin("1").name, true, 2).await.unwrap();
+    assert!(matches!(create_of(&store, plugin("2")).await, Err(StoreError::NoPlugin)));
+    let vm = create_of(&store, plugin("1")).await.unwrap();
+    assert_eq!(vm.plugin, Some(plugin("1")));
+    let used = store.remove_plugin(plugin("1").name).await;
+    assert!(matches!(used, Err(StoreError::PluginInUse { vm }) if vm == "of-plugin"));
+    store.delete_vm(vm.id, 3).await.unwrap();
+    store.remove_plugin(plugin("1").name).await.unwrap();
+    assert!(matches!(store.remove_plugin(plugin("1").name).await, Err(StoreError::NoPlugin)));
+    assert_eq!(store.list_plugins().await.unwrap(), []);
 }

@@ -6,13 +6,15 @@ use std::net::Ipv4Addr;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::model::{
-    BootProtocol, Disk, Event, EventKind, Mac, NewVm, Vm, VmId, VmName, VmSpec, VmState, Workload,
+    BootProtocol, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef, PluginVersion, Vm,
+    VmId, VmName, VmSpec, VmState, Workload,
 };
-use crate::store::{Store, StoreError, events, sqlite};
+use crate::store::{Store, StoreError, events, plugins, sqlite};
 
 const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
-    l.address, v.disks, v.boot_protocol, v.workload FROM vms v JOIN leases l ON l.vm_id = v.id";
+    l.address, v.disks, v.boot_protocol, v.workload, \
+    v.plugin, v.plugin_version, v.labels FROM vms v JOIN leases l ON l.vm_id = v.id";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -30,6 +32,9 @@ impl Store {
         choose: impl FnOnce(&BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> + Send + 'static,
     ) -> Result<(Vm, Event), StoreError> {
         self.transact(move |tx| {
+            if let Some(plugin) = &new.plugin {
+                plugins::check_usable(tx, plugin)?;
+            }
             insert(tx, &new, &state, now_ms)?;
             let id = tx.last_insert_rowid();
             let address = choose(&leased(tx)?).ok_or(StoreError::NoAddress)?;
@@ -114,8 +119,9 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
     let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
-         kernel_cmdline, env, console, disks, boot_protocol, workload, created_at_ms, updated_at_ms) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14)",
+         kernel_cmdline, env, console, disks, boot_protocol, workload, plugin, \
+         plugin_version, labels, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, \
+         ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -130,6 +136,9 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             disks,
             spec.boot_protocol.as_str(),
             workload_text(spec.workload.as_ref()),
+            new.plugin.as_ref().map_or("", |plugin| plugin.name.as_str()),
+            new.plugin.as_ref().map_or("", |plugin| plugin.version.as_str()),
+            serde_json::to_string(&new.labels).unwrap_or_default(),
             now
         ],
     );
@@ -197,6 +206,8 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
             workload: workload_of(&text(17)?)?,
         },
         runtime: text(2)?,
+        plugin: plugin_of(&text(18)?, &text(19)?)?,
+        labels: serde_json::from_str(&text(20)?).map_err(|_| corrupt("labels"))?,
         state: match text(3)?.as_str() {
             "starting" => VmState::Starting,
             "running" => VmState::Running,
@@ -220,6 +231,16 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
 fn workload_text(workload: Option<&Workload>) -> String {
     let text = workload.map(|workload| serde_json::to_string(workload.plain()));
     text.and_then(Result::ok).unwrap_or_default()
+}
+
+fn plugin_of(name: &str, version: &str) -> Result<Option<PluginRef>, StoreError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let corrupt = |error: crate::model::InvalidWord| StoreError::Corrupt(error.to_string());
+    let name = PluginName::try_from(name).map_err(corrupt)?;
+    let version = PluginVersion::try_from(version).map_err(corrupt)?;
+    Ok(Some(PluginRef { name, version }))
 }
 
 fn workload_of(text: &str) -> Result<Option<Workload>, StoreError> {

@@ -2,6 +2,7 @@
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
 mod file;
+mod plugin;
 mod process;
 mod workload;
 
@@ -13,6 +14,7 @@ pub use file::{
     FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
     TimeSyncView,
 };
+pub use plugin::{PluginList, PluginVersionView, PluginView, Rollback, SetEnabled};
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
 
@@ -25,12 +27,18 @@ pub struct CreateVm {
     /// Class of workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Virtual CPUs, 1 to 32.
-    #[serde(default = "one")]
-    pub cpu_cores: u32,
-    /// Guest RAM in MiB.
-    #[serde(default = "default_memory")]
-    pub memory_mb: u64,
+    /// The plugin that it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// Version of the plugin; the current one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_version: Option<String>,
+    /// Virtual CPUs, 1 to 32; the plugin's, or 1, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_cores: Option<u32>,
+    /// Guest RAM in MiB; the plugin's, or 256, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
     /// Absolute path of a kernel on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
@@ -43,6 +51,9 @@ pub struct CreateVm {
     /// Environment of what runs in the guest.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Names and values for people and programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Whether there is a serial console.
     #[serde(default = "yes")]
     pub console: bool,
@@ -72,14 +83,6 @@ fn auto() -> String {
     "auto".to_owned()
 }
 
-fn one() -> u32 {
-    1
-}
-
-fn default_memory() -> u64 {
-    256
-}
-
 fn yes() -> bool {
     true
 }
@@ -104,6 +107,15 @@ pub struct VmView {
     pub workload: Option<WorkloadView>,
     /// Class of workload.
     pub runtime: String,
+    /// The plugin that it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+    /// The plugin's version that it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_version: Option<String>,
+    /// Names and values for people and programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Leased IPv4 address.
     pub ip_address: String,
     /// Ethernet address.
@@ -262,6 +274,18 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Each field that was refused, where the body is a document.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ProblemField>,
+}
+
+/// One refused field (RFC 9457, 3.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemField {
+    /// JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong and what is allowed.
+    pub detail: String,
 }
 
 impl Problem {
@@ -281,6 +305,7 @@ impl Problem {
             error: detail.clone(),
             detail,
             hint: hint.map(str::to_owned),
+            errors: Vec::new(),
         }
     }
 }

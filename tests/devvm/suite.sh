@@ -133,7 +133,7 @@ run_spread() {
     touch "$lists"/{passed,durations} "$run/durations"
     "$program" --list --format terse "$@" | sed -n 's/: test$//p' | sort >"$lists/all"
     # A test that is new may be long.
-    awk 'NR == FNR { took[$2] = $1; next } { print ($1 in took ? took[$1] : 999), $1 }' \
+    awk 'FILENAME == ARGV[1] { took[$2] = $1; next } { print ($1 in took ? took[$1] : 999), $1 }' \
         "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 >"$lists/names"
     [[ -s $lists/names ]] || die "no test has such a name: $*"
     count=1

@@ -33,6 +33,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
         .args(["--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
         .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "100000"])
         .env("VOLANT_CRASH_AT", crash_at)
+        .env("VOLANT_LOG_BYTES_MAX", "65536")
         .stderr(log)
         .spawn()
         .unwrap()

@@ -14,6 +14,7 @@ mod host;
 mod input;
 mod many;
 mod network;
+mod plugins;
 mod processes;
 mod shutdown;
 mod vsock;

@@ -1,0 +1,204 @@
+//! Manifest and request made into one VM. Pure: the request wins over the manifest, the manifest over
+//! the system's defaults.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::model::{
+    BootProtocol, Disk, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
+};
+use crate::plugin::manifest::{Format, Manifest, NetworkMode};
+use crate::plugin::parse::Refused;
+use crate::plugin::rules::{self, BUILTIN_INITRAMFS};
+use crate::plugin::workload;
+
+const VCPUS_DEFAULT: u32 = 1;
+const MEMORY_MIB_DEFAULT: u64 = 256;
+const RUNTIME_DEFAULT: &str = "default";
+
+/// What a client asks for; what it leaves out is the manifest's or the system's to say.
+#[derive(Clone, Debug)]
+pub struct VmRequest {
+    /// Unique name.
+    pub name: VmName,
+    /// The class of workload; must be the manifest's.
+    pub runtime: Option<String>,
+    /// Virtual CPUs.
+    pub vcpus: Option<u32>,
+    /// Guest RAM in MiB.
+    pub memory_mib: Option<u64>,
+    /// Kernel on the host.
+    pub kernel: Option<PathBuf>,
+    /// Initramfs on the host.
+    pub initramfs: Option<PathBuf>,
+    /// Words for the kernel command line.
+    pub kernel_cmdline: String,
+    /// Environment; wins over the manifest's by variable.
+    pub env: BTreeMap<String, String>,
+    /// Labels; win over the manifest's by name, but for those that volantd sets itself.
+    pub labels: BTreeMap<String, String>,
+    /// Whether there is a serial console.
+    pub console: bool,
+    /// Disks; follow the manifest's.
+    pub disks: Vec<Disk>,
+    /// How an ELF kernel is entered.
+    pub boot_protocol: BootProtocol,
+}
+
+/// Why manifest and request do not make a VM.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// The request's runtime is not the manifest's.
+    #[error("the plugin's runtime is {manifest:?}, not {request:?}")]
+    Runtime {
+        /// The manifest's.
+        manifest: String,
+        /// The request's.
+        request: String,
+    },
+    /// A label breaks a rule.
+    #[error("label {name:?}: {reason}")]
+    Label {
+        /// Its name.
+        name: String,
+        /// The rule.
+        reason: &'static str,
+    },
+    /// The manifest asks for what this daemon cannot do.
+    #[error("the manifest's {pointer}: {reason}", pointer = .0.pointer, reason = .0.reason)]
+    Unsupported(Refused),
+}
+
+/// Makes the VM that `request` describes, of the plugin of `manifest` if there is one.
+///
+/// # Errors
+/// [`MergeError`].
+pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, MergeError> {
+    for (name, value) in &request.labels {
+        rules::label(name, value)
+            .map_err(|reason| MergeError::Label { name: name.clone(), reason })?;
+    }
+    let resources = manifest.map(|manifest| &manifest.resources);
+    let vcpus = request.vcpus.or(resources.map(|resources| resources.cpu_cores));
+    let memory_mib = request.memory_mib.or(resources.map(|resources| resources.memory_mb));
+    let mut spec = VmSpec {
+        vcpus: vcpus.unwrap_or(VCPUS_DEFAULT),
+        memory_mib: memory_mib.unwrap_or(MEMORY_MIB_DEFAULT),
+        kernel: request.kernel,
+        initramfs: request.initramfs,
+        kernel_cmdline: request.kernel_cmdline,
+        env: request.env.clone(),
+        console: request.console,
+        disks: request.disks,
+        boot_protocol: request.boot_protocol,
+        workload: None,
+    };
+    let Some(manifest) = manifest else {
+        let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
+        let labels = request.labels;
+        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels });
+    };
+    if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
+        return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
+    }
+    if let Some(refused) = unsupported(manifest) {
+        return Err(MergeError::Unsupported(refused));
+    }
+    if spec.initramfs.is_none()
+        && let Some(initramfs) = &manifest.initramfs
+        && initramfs.url != BUILTIN_INITRAMFS
+    {
+        spec.initramfs = host_path(&initramfs.url);
+    }
+    let disks = manifest
+        .disks
+        .iter()
+        .filter_map(|disk| Some(Disk { path: host_path(&disk.source)?, readonly: disk.readonly }));
+    spec.disks = disks.chain(spec.disks).collect();
+    spec.env = with(&manifest.env, &request.env);
+    let workload = workload::of(manifest).map_err(MergeError::Unsupported)?;
+    spec.workload = workload.map(|workload| workload::with_env(&workload, &request.env));
+    let mut labels = with(&manifest.labels, &request.labels);
+    let own = [("volant.plugin", &manifest.name), ("volant.runtime", &manifest.runtime)];
+    labels.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
+    let refused = |pointer: &str, error: crate::model::InvalidWord| {
+        MergeError::Unsupported(Refused::new(pointer, error.to_string()))
+    };
+    let plugin = PluginRef {
+        name: PluginName::try_from(manifest.name.as_str())
+            .map_err(|error| refused("/name", error))?,
+        version: PluginVersion::try_from(manifest.version.as_str())
+            .map_err(|error| refused("/version", error))?,
+    };
+    let runtime = manifest.runtime.clone();
+    Ok(NewVm { name: request.name, spec, runtime, plugin: Some(plugin), labels })
+}
+
+fn with(
+    base: &BTreeMap<String, String>,
+    over: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut all = base.clone();
+    all.extend(over.clone());
+    all
+}
+
+/// The path of `file://` or an absolute path.
+fn host_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    path.starts_with('/').then(|| path.into())
+}
+
+/// The first thing in a manifest that this daemon has no means for: such a VM is refused rather than
+/// made without it.
+fn unsupported(manifest: &Manifest) -> Option<Refused> {
+    let remote = |url: &str| host_path(url).is_none() && url != BUILTIN_INITRAMFS;
+    let download = "downloads are not supported yet; name a file of the host";
+    let checksum = "checksums are not supported yet";
+    let initramfs = manifest.initramfs.as_ref();
+    let modes = [NetworkMode::Vsock, NetworkMode::Dhcp];
+    let network = manifest.network.as_ref();
+    let published =
+        |ports: &[crate::plugin::manifest::Port]| ports.iter().any(|port| port.host_port.is_some());
+    let table = [
+        (manifest.rootfs.is_some(), "/rootfs", "root file systems are not supported yet"),
+        (manifest.image.is_some(), "/image", "images are not supported yet"),
+        (initramfs.is_some_and(|medium| remote(&medium.url)), "/initramfs/url", download),
+        (
+            initramfs.is_some_and(|medium| medium.checksum.is_some()),
+            "/initramfs/checksum",
+            checksum,
+        ),
+        (manifest.disks.iter().any(|disk| remote(&disk.source)), "/disks", download),
+        (manifest.disks.iter().any(|disk| disk.checksum.is_some()), "/disks", checksum),
+        (
+            manifest.disks.iter().any(|disk| disk.format != Format::Raw),
+            "/disks",
+            "only raw disks are supported yet",
+        ),
+        (!manifest.volumes.is_empty(), "/volumes", "volumes are not supported yet"),
+        (manifest.cloud_init.is_some(), "/cloud_init", "cloud-init is not supported yet"),
+        (
+            network.is_some_and(|network| modes.contains(&network.mode)),
+            "/network/mode",
+            "only bridged is supported yet",
+        ),
+        (
+            network.is_some_and(|network| network.subnet.is_some() || network.gateway.is_some()),
+            "/network/subnet",
+            "networks of their own are not supported yet",
+        ),
+        (
+            published(&manifest.ports) || network.is_some_and(|net| published(&net.expose)),
+            "/ports",
+            "publishing ports is not supported yet",
+        ),
+        (
+            manifest.devices.as_ref().is_some_and(|devices| !devices.pci_passthrough.is_empty()),
+            "/devices",
+            "PCI passthrough is not supported yet",
+        ),
+    ];
+    let found = table.into_iter().find(|(lacks, ..)| *lacks);
+    found.map(|(_, pointer, reason)| Refused::new(pointer, reason))
+}

@@ -1,0 +1,21 @@
+//! Plugins' manifests: read, checked, and made into VMs. No I/O; who has installed what is the
+//! orchestrator's to know.
+
+mod manifest;
+mod merge;
+mod parse;
+mod rules;
+mod workload;
+
+pub use manifest::{Action, Manifest};
+pub use merge::{MergeError, VmRequest, merge};
+pub use parse::{DOCUMENT_LEN_MAX, InvalidManifest, Language, Refused, manifest, value};
+pub use workload::{default_port, full_path};
+
+/// The JSON Schema of a manifest, made from its types.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Manifest).to_value()
+}
+
+#[cfg(test)]
+mod tests;

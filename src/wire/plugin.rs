@@ -1,0 +1,62 @@
+//! Shapes of the plugin registry. The manifest itself is shown as it is kept; its JSON Schema is at
+//! `/api/v1/schemas/plugin-manifest`.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/plugins`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PluginList {
+    /// Names, sorted, as the original Volant lists them.
+    pub plugins: Vec<String>,
+    /// The same plugins with what is known of each.
+    #[serde(default)]
+    pub items: Vec<PluginView>,
+}
+
+/// An installed plugin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PluginView {
+    /// Unique name.
+    pub name: String,
+    /// The version of new VMs.
+    pub version: String,
+    /// Whether it may be used.
+    pub enabled: bool,
+    /// The class of workload.
+    pub runtime: String,
+    /// Names of its actions.
+    pub actions: Vec<String>,
+    /// VMs that are made of it.
+    pub vms: usize,
+    /// All versions, in the order of their installation.
+    pub versions: Vec<PluginVersionView>,
+    /// RFC 3339, UTC.
+    pub installed_at: String,
+    /// RFC 3339, UTC.
+    pub updated_at: String,
+}
+
+/// One version of a plugin.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PluginVersionView {
+    /// Its name.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub installed_at: String,
+}
+
+/// `POST /api/v1/plugins/{plugin}/enabled`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetEnabled {
+    /// Whether it may be used.
+    pub enabled: bool,
+}
+
+/// `POST /api/v1/plugins/{plugin}/rollback`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rollback {
+    /// The version to make current; the one installed before the current one if absent.
+    pub version: Option<String>,
+}
