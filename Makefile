@@ -18,8 +18,8 @@ test: ## everything CI checks: lint, unit tests, end-to-end tests in real guests
 bench: ## measure in real guests (FIRECRACKER=path compares with it)
 	@tests/devvm/suite.sh bench --nocapture
 
-stress: ## long runs: many guests, hostile guests, crashes
-	@tests/devvm/suite.sh stress --nocapture
+stress: ## long runs: guests that come and go, large transfers
+	@VOLANT_TEST_TRANSFER_MIB=256 tests/devvm/suite.sh stress --nocapture
 
 lint: ## shell scripts, format, clippy, licences of packages
 	@tests/devvm/lint.sh

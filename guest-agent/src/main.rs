@@ -12,6 +12,9 @@ use volary::{init, reap};
 /// Pause after a failed accept (out of descriptors): others may close some meanwhile.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Connections that wait to be accepted. The package's own number is 128, too few for a burst.
+const CONNECTIONS_WAITING_MAX: i32 = 1024;
+
 fn main() -> ExitCode {
     init::mount_first();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -28,6 +31,8 @@ async fn run() -> std::io::Result<()> {
     let reaper = reap::Reaper::start()?;
     let agent = Arc::new(Agent::new(reaper));
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
+    // The kernel refuses a connection for which there is no room: as many as the host may open.
+    rustix::net::listen(&listener, CONNECTIONS_WAITING_MAX)?;
     let home = VsockStream::connect(VsockAddr::new(VMADDR_CID_HOST, HOST_PORT)).await?;
     tokio::spawn(serve(home, Arc::clone(&agent)));
     init::mount_rest();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 
 /// How long anything may take in emulation.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
 /// Between looks at a condition.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -31,7 +31,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
         .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
         .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
         .args(["--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
-        .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "100000"])
+        .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "300000"])
         .env("VOLANT_CRASH_AT", crash_at)
         .env("VOLANT_LOG_BYTES_MAX", "65536")
         .stderr(log)

@@ -7,6 +7,8 @@ mod client;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+#[path = "../e2e/vsock.rs"]
+mod vsock;
 
 use std::path::Path;
 
