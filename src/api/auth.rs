@@ -59,7 +59,11 @@ async fn check(State(auth): State<Auth>, request: Request, next: Next) -> Respon
 fn foreign(request: &Request) -> Option<Refusal> {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let refuse = |code, text| Some(Refusal::new(StatusCode::FORBIDDEN, code, text));
-    let host = text(header::HOST).or(request.uri().host()).unwrap_or_default();
+    let Some(host) = text(header::HOST).or(request.uri().host()) else {
+        // RFC 9112, 3.2.
+        let text = "a request names its host";
+        return Some(Refusal::new(StatusCode::BAD_REQUEST, "missing_host", text));
+    };
     let name = host
         .strip_suffix(|c: char| c.is_ascii_digit())
         .map_or(host, |_| host.rsplit_once(':').map_or(host, |(name, _)| name));
@@ -103,6 +107,7 @@ mod tests {
         assert_eq!(status(host, Some("wrong"), None, "/x").await, 401);
         assert_eq!(status(host, None, None, "/x").await, 401);
         assert_eq!(status(host, None, None, "/healthz").await, 200);
+        assert_eq!(status("", Some("secret"), None, "/x").await, 403);
         assert_eq!(status("[::1]:7777", Some("secret"), None, "/x").await, 200);
         assert_eq!(status("localhost:7777", Some("secret"), None, "/x").await, 200);
         assert_eq!(status("evil.example:7777", Some("secret"), None, "/x").await, 403);
