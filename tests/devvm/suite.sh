@@ -36,7 +36,7 @@ take_down() {
         fi
         "$here/devvm" down
     done
-    if [[ -z $devvms ]]; then inside rm -rf "$programs"; fi
+    if [[ ${place:-} == host ]]; then inside rm -rf "$programs"; fi
     exit "$status"
 }
 
