@@ -2,6 +2,7 @@
 
 mod actions;
 mod file;
+mod images;
 mod plugins;
 mod process;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
 pub use file::{CpArgs, FilesCommand};
+pub use images::{ImageArgs, ImagesCommand, PullArgs};
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 
@@ -145,6 +147,9 @@ pub enum CtlCommand {
     /// Install, look at and remove plugins
     #[command(subcommand)]
     Plugins(PluginsCommand),
+    /// Bring, look at and remove images
+    #[command(subcommand)]
+    Images(ImagesCommand),
     /// Follow what happens, one event a line
     Events {
         /// Begin after this event
@@ -245,6 +250,9 @@ pub struct CreateArgs {
     /// Raw file of the daemon's host as a disk, /dev/vda first; PATH:ro for read-only
     #[arg(long = "disk", value_name = "PATH[:ro]")]
     pub disks: Vec<String>,
+    /// What it runs
+    #[command(flatten)]
+    pub image: ImageArgs,
     /// How an ELF kernel is entered: auto, pvh or linux64
     #[arg(long, default_value = "auto")]
     pub boot_protocol: String,

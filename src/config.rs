@@ -48,6 +48,53 @@ pub struct Config {
     pub log_bytes_max: u64,
     /// Log filter.
     pub log_level: String,
+    /// Where images may come from, and what they may take.
+    pub images: ImageSettings,
+}
+
+/// The table `[images]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageSettings {
+    /// Registries that clients may name, `HOST[:PORT]`; `*.` begins a pattern for all below. One that
+    /// is named here may have a private address.
+    pub hosts: Vec<String>,
+    /// Registries that are asked without TLS.
+    pub plain_http_hosts: Vec<String>,
+    /// Credentials, in the form of Docker's config.json.
+    pub auth_file: Option<PathBuf>,
+    /// What all layers and roots may take together, in MiB.
+    pub store_mib_max: u64,
+    /// What the files of one image may be together, in MiB.
+    pub image_mib_max: u64,
+    /// Files, folders and links of one image.
+    pub entries_max: usize,
+    /// Size of a VM's own disk unless it says otherwise, in MiB; it takes what is written only.
+    pub overlay_mib: u64,
+}
+
+impl Default for ImageSettings {
+    fn default() -> ImageSettings {
+        let hosts = [
+            "docker.io",
+            "ghcr.io",
+            "quay.io",
+            "registry.k8s.io",
+            "mcr.microsoft.com",
+            "public.ecr.aws",
+            "gcr.io",
+            "registry.gitlab.com",
+        ];
+        ImageSettings {
+            hosts: hosts.map(str::to_owned).to_vec(),
+            plain_http_hosts: Vec::new(),
+            auth_file: None,
+            store_mib_max: 100 << 10,
+            image_mib_max: 32 << 10,
+            entries_max: 500_000,
+            overlay_mib: 10 << 10,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +116,7 @@ struct File {
     memory_percent_max: Option<u8>,
     log_bytes_max: Option<u64>,
     log_level: Option<String>,
+    images: Option<ImageSettings>,
 }
 
 /// Why there is no configuration.
@@ -124,6 +172,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         stop_timeout_ms: flags.stop_timeout_ms.or(file.stop_timeout_ms).unwrap_or(10_000),
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
         log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
+        images: file.images.unwrap_or_default(),
         log_level: flags.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
         state_dir,
     };

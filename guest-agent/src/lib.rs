@@ -12,5 +12,6 @@ pub mod observe;
 pub mod process;
 pub mod readiness;
 pub mod reap;
+pub mod root;
 pub mod user;
 pub mod workload;

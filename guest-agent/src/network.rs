@@ -36,8 +36,29 @@ fn configure(control: &OwnedFd, network: &NetworkConfig) -> io::Result<()> {
     add_default_route(control, network.gateway)?;
     let servers: String =
         network.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    replace("/etc/resolv.conf", &servers)
+}
+
+/// Writes what an image's programs look names up in: its own files know nothing of this guest.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_names(config: &GuestConfig) -> io::Result<()> {
+    let name = &config.hostname;
+    let own = config.network.as_ref().map(|network| format!("{}\t{name}\n", network.address));
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}",
+        own.unwrap_or_default()
+    );
+    replace("/etc/hosts", &hosts)?;
+    replace("/etc/hostname", &format!("{name}\n"))
+}
+
+/// Puts a file in place of what is there: an image may have a link there, to where nothing is.
+fn replace(path: &str, text: &str) -> io::Result<()> {
     let _ = std::fs::create_dir("/etc");
-    std::fs::write("/etc/resolv.conf", servers)
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, text)
 }
 
 fn sockaddr(address: Ipv4Addr) -> libc::sockaddr {

@@ -13,11 +13,11 @@ pub struct User {
     pub home: String,
 }
 
-/// Finds `name`, `uid` or `uid:gid` in the texts of /etc/passwd and /etc/group. A number needs no
-/// entry.
+/// Finds a user, by name or number, with or without `:group`, in the texts of /etc/passwd and
+/// /etc/group. A number needs no entry.
 pub fn find(wanted: &str, passwd: &str, group: &str) -> Option<User> {
     let (user, wanted_gid) = match wanted.split_once(':') {
-        Some((user, gid)) => (user, Some(gid.parse().ok()?)),
+        Some((user, wanted)) => (user, Some(find_group(wanted, group)?)),
         None => (wanted, None),
     };
     let entry = passwd.lines().find_map(|line| {
@@ -40,6 +40,15 @@ pub fn find(wanted: &str, passwd: &str, group: &str) -> Option<User> {
     Some(User { uid, gid, groups, home: home.to_owned() })
 }
 
+fn find_group(wanted: &str, group: &str) -> Option<u32> {
+    let by_name = group.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, id, ..] = fields[..] else { return None };
+        (name == wanted).then(|| id.parse().ok())?
+    });
+    by_name.or_else(|| wanted.parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +64,7 @@ mod tests {
         assert_eq!(find("33", PASSWD, GROUP), Some(web));
         let number = find("1000:2000", PASSWD, GROUP).unwrap();
         assert_eq!((number.uid, number.gid, number.home.as_str()), (1000, 2000, "/"));
+        assert_eq!(find("web:log", PASSWD, GROUP).unwrap().gid, 44);
         assert_eq!(find("nobody", PASSWD, GROUP), None);
         assert_eq!(find("web:x", PASSWD, GROUP), None);
     }

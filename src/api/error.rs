@@ -21,6 +21,11 @@ impl Refusal {
         Refusal::with_hint(status, code, detail.into(), None)
     }
 
+    /// The problem, for an answer that has begun already.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
     fn with_hint(status: StatusCode, code: &str, detail: String, hint: Option<&str>) -> Refusal {
         let title = status.canonical_reason().unwrap_or("Error");
         let problem = Problem::new(status.as_u16(), title, code, detail, hint);

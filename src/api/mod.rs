@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod files;
 mod guest;
+mod images;
 mod logs;
 mod plugins;
 mod processes;
@@ -53,6 +54,11 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/plugins/{plugin}/enabled", post(plugins::set_enabled))
         .route("/api/v1/plugins/{plugin}/rollback", post(plugins::roll_back))
         .route("/api/v1/schemas/plugin-manifest", get(plugins::schema))
+        .route("/api/v1/images", get(images::list))
+        .route("/api/v1/images/pull", post(images::pull))
+        .route("/api/v1/images/import", post(images::import))
+        .route("/api/v1/images/prune", post(images::prune))
+        .route("/api/v1/images/{*name}", get(images::inspect).delete(images::remove))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
         .merge(in_guests())

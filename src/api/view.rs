@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{BootProtocol, Disk, Event, InvalidSpec, Vm, VmName, VmState};
+use crate::model::{
+    BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay, Vm, VmName,
+    VmState,
+};
 use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
-    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, PluginVersionView, PluginView,
-    VmView, WorkloadView,
+    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, ImageView, PluginVersionView,
+    PluginView, VmImageView, VmView, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -43,6 +46,7 @@ pub fn vm(vm: &Vm) -> VmView {
         kernel_cmdline: vm.spec.kernel_cmdline.clone(),
         console: vm.spec.console,
         disks: vm.spec.disks.iter().map(disk).collect(),
+        image: vm.spec.image.as_ref().map(image_root),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
@@ -78,6 +82,45 @@ fn disk(disk: &Disk) -> DiskView {
     DiskView { path: disk.path.to_string_lossy().into_owned(), readonly: disk.readonly }
 }
 
+fn image_root(image: &ImageRoot) -> VmImageView {
+    let (ephemeral, overlay_mb) = match image.overlay {
+        Overlay::Persistent { mib } => (false, Some(mib)),
+        Overlay::Ephemeral => (true, None),
+    };
+    let root = image.root.to_string();
+    VmImageView { reference: image.reference.clone(), root, ephemeral, overlay_mb }
+}
+
+fn wish(
+    name: Option<String>,
+    command: Vec<String>,
+    ephemeral: bool,
+    overlay_mib: Option<u64>,
+) -> Result<Option<ImageWish>, crate::orchestrator::Error> {
+    match name {
+        Some(name) => Ok(Some(ImageWish { name, digest: None, command, ephemeral, overlay_mib })),
+        None if command.is_empty() && !ephemeral && overlay_mib.is_none() => Ok(None),
+        None => Err(InvalidSpec {
+            field: "image",
+            reason: "command, ephemeral and overlay_mb belong to an image".to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// An image for clients.
+pub fn image(image: &Image) -> ImageView {
+    ImageView {
+        reference: image.reference.clone(),
+        id: image.config.to_string(),
+        manifest_digest: image.manifest.to_string(),
+        root_digest: image.root.to_string(),
+        root_bytes: image.root_bytes,
+        layer_bytes: image.layer_bytes,
+        created_at: rfc3339(image.created_at_ms),
+    }
+}
+
 /// A request as the engine takes it; limits are the engine's to check.
 ///
 /// # Errors
@@ -101,6 +144,7 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         console: body.console,
         disks: body.disks.into_iter().map(disk).collect(),
         boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
+        image: wish(body.image, body.command, body.ephemeral, body.overlay_mb)?,
     })
 }
 

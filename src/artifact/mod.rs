@@ -1,6 +1,12 @@
-//! Kernels and initramfs images: opened with care, since clients name the paths.
+//! Kernels, initramfs images, disks and OCI images: opened with care, since clients name them.
 
+mod erofs;
+pub mod ext4;
+pub mod fetch;
 mod initramfs;
+pub mod oci;
+pub mod store;
+mod tree;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;

@@ -258,9 +258,20 @@ impl Client {
     pub async fn events(
         &self,
         path: &str,
-        mut each: impl FnMut(&str, &str) -> Result<(), Failure>,
+        each: impl FnMut(&str, &str) -> Result<(), Failure>,
     ) -> Result<u8, Failure> {
         let answer = self.send(Method::GET, path, None, "text/event-stream").await?;
+        Client::follow(answer, each).await
+    }
+
+    /// Follows an answer of server-sent events.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn follow(
+        answer: Response<Incoming>,
+        mut each: impl FnMut(&str, &str) -> Result<(), Failure>,
+    ) -> Result<u8, Failure> {
         let mut parser = super::sse::SseParser::default();
         let mut body = answer.into_body();
         while let Some(frame) = body.frame().await {

@@ -6,6 +6,7 @@ mod console;
 mod copy;
 mod exec;
 mod files;
+mod images;
 mod logs;
 mod output;
 mod plugins;
@@ -49,6 +50,7 @@ pub fn main(args: CtlArgs) -> ExitCode {
 async fn run(args: CtlArgs) -> Result<u8, Failure> {
     let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
     match args.command {
+        CtlCommand::Images(command) => images::run(&client, command, args.output).await,
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
         CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,
         CtlCommand::Events { since } => {

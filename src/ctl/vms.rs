@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{actions, console, copy, exec, files, logs, output, processes};
-use crate::wire::{CreateVm, DiskView, VmView};
+use crate::ctl::{actions, console, copy, exec, files, images, logs, output, processes};
+use crate::wire::{CreateVm, DiskView, PullImage, VmView};
 
 const NO_BODY: Option<&()> = None;
 
@@ -64,6 +64,18 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
+/// Pulls an image unless it is here under that name or id.
+async fn bring(client: &Client, reference: String) -> Result<(), Failure> {
+    let path = format!("/api/v1/images/{}", encoded(&reference));
+    match client.send(Method::GET, &path, None, "application/json").await {
+        Err(failure) if failure.exit_code == 3 => {
+            let request = PullImage { reference, if_missing: true, auth: None };
+            images::pull(client, &request).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
 async fn get(client: &Client, name: &str) -> Result<VmView, Failure> {
     client.json(Method::GET, &path(name, ""), NO_BODY).await
 }
@@ -83,6 +95,9 @@ fn spinner(message: &'static str) -> ProgressBar {
 }
 
 async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), Failure> {
+    if let Some(reference) = args.image.image.clone() {
+        bring(client, reference).await?;
+    }
     let body = CreateVm {
         name: args.name,
         runtime: None,
@@ -99,6 +114,10 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         start: !args.no_start,
         disks: args.disks.iter().map(|text| disk(text)).collect(),
         boot_protocol: args.boot_protocol,
+        image: args.image.image,
+        command: args.image.command,
+        ephemeral: args.image.ephemeral,
+        overlay_mb: args.image.overlay,
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);

@@ -18,10 +18,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Auth, Listener};
 use crate::artifact;
+use crate::artifact::fetch::{Fetcher, HostPolicy};
+use crate::artifact::oci::Limits;
+use crate::artifact::store::ImageStore;
 use crate::cli::ServeFlags;
 use crate::config::{self, Config};
 use crate::net::{NetConfig, Network, Subnet};
-use crate::orchestrator::{EngineConfig, Orchestrator};
+use crate::orchestrator::{EngineConfig, Images, ImagesConfig, Orchestrator};
 use crate::proxy;
 use crate::store::Store;
 use crate::telemetry;
@@ -127,7 +130,30 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         log_len_max: config.log_bytes_max,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
     };
-    Ok(Orchestrator::open(engine, store, network, hypervisor).await?)
+    let images = open_images(config)?;
+    Ok(Orchestrator::open(engine, store, network, hypervisor, images).await?)
+}
+
+fn open_images(config: &Config) -> Result<Images> {
+    let settings = &config.images;
+    let root = config.state_dir.join("images/store");
+    let store = ImageStore::open(root, settings.store_mib_max.saturating_mul(1 << 20));
+    let policy = HostPolicy {
+        allowed: settings.hosts.clone(),
+        plain_http: settings.plain_http_hosts.clone(),
+    };
+    Ok(Images::new(ImagesConfig {
+        store: store.context("open the image store")?,
+        fetcher: Fetcher::new(policy).context("set up TLS")?,
+        limits: Limits {
+            inodes_max: settings.entries_max,
+            bytes_max: settings.image_mib_max.saturating_mul(1 << 20),
+            ..Limits::default()
+        },
+        auth_file: settings.auth_file.clone(),
+        overlays: config.state_dir.join("images/overlays"),
+        overlay_mib: settings.overlay_mib,
+    }))
 }
 
 /// A guest takes about ten descriptors, a client one: the soft limit of 1024 is soon reached.

@@ -4,12 +4,14 @@
 //! database nor the wire format can leak inwards.
 
 mod event;
+mod image;
 mod name;
 mod plugin;
 mod vm;
 mod workload;
 
 pub use event::{Event, EventKind};
+pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
 pub use name::{InvalidName, VmName};
 pub use plugin::{InvalidWord, PluginName, PluginRef, PluginVersion};
 pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{PluginRef, VmName, Workload};
+use crate::model::{ImageRoot, ImageWish, Overlay, PluginRef, VmName, Workload};
 
 /// A VM's number: never used again after the VM is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +53,8 @@ pub struct VmSpec {
     pub boot_protocol: BootProtocol,
     /// What the agent starts and keeps alive; none leaves the guest to exec.
     pub workload: Option<Workload>,
+    /// The image that is the guest's root; none leaves it in the initramfs.
+    pub image: Option<ImageRoot>,
 }
 
 /// A disk in a raw file of the host.
@@ -149,6 +151,12 @@ impl VmSpec {
         if VmSpec::DISKS_MAX < self.disks.len() {
             return refuse("disks", format!("at most {} disks", VmSpec::DISKS_MAX));
         }
+        if let Some(ImageRoot { overlay: Overlay::Persistent { mib }, .. }) = &self.image
+            && !(Overlay::MIB_MIN..=Overlay::MIB_MAX).contains(mib)
+        {
+            let (min, max) = (Overlay::MIB_MIN, Overlay::MIB_MAX);
+            return refuse("overlay_mb", format!("{min} to {max} MiB, not {mib}"));
+        }
         Ok(())
     }
 }
@@ -212,6 +220,8 @@ pub struct NewVm {
     pub plugin: Option<PluginRef>,
     /// Names and values for people and programs.
     pub labels: BTreeMap<String, String>,
+    /// The image that it wishes to run; the specification has it once it has been found.
+    pub image: Option<ImageWish>,
 }
 
 /// One step of a start, for the boot timeline.

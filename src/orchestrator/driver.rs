@@ -18,7 +18,7 @@ use crate::orchestrator::machine::{Live, connect};
 use crate::orchestrator::monitor::{self, LogPlace, Monitor};
 use crate::orchestrator::policy::{Admit, Change, admit};
 use crate::orchestrator::start::{self, Started, reason};
-use crate::orchestrator::{Error, Handle, Shared, now_ms};
+use crate::orchestrator::{Error, Handle, Shared, now_ms, overlay};
 use crate::sys::crash;
 use crate::vmm::Exit;
 
@@ -326,6 +326,12 @@ impl Driver {
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || logs::remove(&root, id)).await {
             tracing::warn!(vm = %id, %error, "a log was not removed");
         }
+        let (overlays, id) = (self.shared.images.overlays().to_owned(), vm.id);
+        let removed = tokio::task::spawn_blocking(move || overlay::remove(&overlays, id)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(vm = %id, %error, "a VM's disk was not removed");
+        }
+        crash::point("delete.overlay");
         let outcome = match self.shared.store.delete_vm(vm.id, now_ms()).await {
             Ok(event) => {
                 crash::point("delete.done");

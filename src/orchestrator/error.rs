@@ -2,8 +2,10 @@
 
 use crate::agent::AgentError;
 use crate::artifact::ArtifactError;
-use crate::model::{InvalidSpec, Kind};
+use crate::artifact::oci::ImageError;
+use crate::model::{InvalidReference, InvalidSpec, Kind};
 use crate::orchestrator::actions::ActionError;
+use crate::orchestrator::images;
 use crate::orchestrator::plugins::PluginError;
 use crate::store::StoreError;
 
@@ -82,6 +84,29 @@ pub enum Error {
     /// The daemon is on its way down.
     #[error("the daemon is shutting down")]
     ShuttingDown,
+    /// An image cannot be had.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// No such reference.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// No image of that name.
+    #[error("there is no image {0:?}")]
+    ImageNotFound(String),
+    /// VMs run it.
+    #[error("{image} is the root of {users}")]
+    ImageInUse {
+        /// The image.
+        image: String,
+        /// The VMs.
+        users: String,
+    },
+    /// Images are being brought.
+    #[error("images are being pulled, imported or used for a new VM")]
+    ImagesBusy,
+    /// The VMs' disks cannot be cleaned up.
+    #[error("the folder of the VMs' disks cannot be used")]
+    Overlay(#[source] std::io::Error),
     /// A workload's log cannot be read or removed.
     #[error("the workload's log cannot be used")]
     Log(#[source] std::io::Error),
@@ -142,8 +167,14 @@ impl Error {
         match self {
             Error::Plugin(error) => error.kind(),
             Error::Action(error) => error.kind(),
-            Error::NotFound(_) => Kind::NotFound,
-            Error::NameTaken(_) | Error::State { .. } | Error::AgentLacks(_) => Kind::Conflict,
+            Error::Images(error) => images::classify(error).0,
+            Error::NotFound(_) | Error::ImageNotFound(_) => Kind::NotFound,
+            Error::NameTaken(_)
+            | Error::State { .. }
+            | Error::AgentLacks(_)
+            | Error::ImageInUse { .. } => Kind::Conflict,
+            Error::ImagesBusy => Kind::Unavailable,
+            Error::Reference(_) => Kind::Invalid,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
                 Kind::Invalid
             }
@@ -156,6 +187,7 @@ impl Error {
             Error::StartFailed(_)
             | Error::Artifact(ArtifactError::Host { .. })
             | Error::Log(_)
+            | Error::Overlay(_)
             | Error::Store(_)
             | Error::Internal(_) => Kind::Internal,
         }
@@ -182,6 +214,12 @@ impl Error {
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
+            Error::Images(error) => images::classify(error).1,
+            Error::Reference(_) => "invalid_reference",
+            Error::ImageNotFound(_) => "image_not_found",
+            Error::ImageInUse { .. } => "image_in_use",
+            Error::ImagesBusy => "images_busy",
+            Error::Overlay(_) => "internal",
             Error::Log(_) => "log_failed",
             Error::Store(_) => "store_failed",
             Error::Internal(_) => "internal",
@@ -194,6 +232,10 @@ impl Error {
             Error::Plugin(error) => error.hint(),
             Error::Action(error) => error.hint(),
             Error::NotFound(_) => Some("`volantd ctl vms list` shows the VMs there are"),
+            Error::Images(error) => images::classify(error).2,
+            Error::ImageNotFound(_) => Some("`volantd ctl images pull` brings it"),
+            Error::ImageInUse { .. } => Some("delete those VMs first"),
+            Error::ImagesBusy => Some("try again when that is done"),
             Error::NameTaken(_) => Some("choose another name, or delete that VM first"),
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
             Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),

@@ -7,8 +7,10 @@ mod cmdline;
 mod driver;
 mod error;
 mod files;
+mod images;
 mod machine;
 mod monitor;
+mod overlay;
 mod plugins;
 mod policy;
 mod processes;
@@ -42,11 +44,13 @@ pub use crate::agent::{
     AgentError, AttachOptions, Attachment, Download, FileWatch, InputSender, Payload, ProcessInput,
     ProcessOutput, WriteOptions,
 };
+pub use crate::artifact::oci::{Credentials, Progress, ProgressSender};
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::plugin::{Language, Refused, VmRequest, schema as manifest_schema};
 pub use crate::vmm::Console;
 pub use actions::{ActionCall, ActionError};
 pub use error::Error;
+pub use images::{ImageDetails, Images, ImagesConfig, Pruned, progress};
 pub use plugins::{InstalledVersion, Plugin, PluginError};
 pub use volant_protocol::{
     AgentInfo, Deadline, FileEvent, FileEventKind, FileInfo, FileKind, FileList, GuestMetrics,
@@ -98,6 +102,7 @@ pub struct Shared {
     store: Store,
     network: Network,
     hypervisor: Hypervisor,
+    images: Arc<Images>,
     vms: RwLock<BTreeMap<VmName, Arc<Handle>>>,
     plugins: Registry,
     events: broadcast::Sender<Arc<Event>>,
@@ -231,6 +236,7 @@ impl Orchestrator {
         store: Store,
         network: Network,
         hypervisor: Hypervisor,
+        images: Images,
     ) -> Result<Orchestrator, Error> {
         let (events, _) = broadcast::channel(EVENTS_LAG_MAX);
         let shared = Arc::new(Shared {
@@ -238,6 +244,7 @@ impl Orchestrator {
             store,
             network,
             hypervisor,
+            images: Arc::new(images),
             vms: RwLock::default(),
             plugins: Registry::default(),
             events,
@@ -249,8 +256,12 @@ impl Orchestrator {
         let vms = reconcile(&this.shared.store).await?;
         let known: BTreeSet<VmId> = vms.iter().map(|vm| vm.id).collect();
         let logs = this.shared.config.logs.clone();
-        let cleaned = tokio::task::spawn_blocking(move || logs::retain(&logs, &known)).await;
-        cleaned.map_err(|_| Error::Internal("cleaning the logs panicked"))?.map_err(Error::Log)?;
+        let overlays = this.shared.images.overlays().to_owned();
+        let cleaned = tokio::task::spawn_blocking(move || {
+            logs::retain(&logs, &known).map_err(Error::Log)?;
+            overlay::retain(&overlays, &known).map_err(Error::Overlay)
+        });
+        cleaned.await.map_err(|_| Error::Internal("cleaning up panicked"))??;
         for vm in vms {
             this.adopt(vm, None);
         }
@@ -291,6 +302,7 @@ impl Orchestrator {
     /// [`Error`]; a refused VM leaves nothing behind.
     pub async fn create(&self, new: NewVm, start: bool, wait: Wait) -> Result<Vm, Error> {
         self.open_for_changes()?;
+        let (new, image_stays) = self.with_image(new).await?;
         new.spec.validate()?;
         start::check(&self.shared, &new.spec)?;
         if start {
@@ -298,7 +310,10 @@ impl Orchestrator {
         }
         let this = self.clone();
         // A task of its own: a caller that hangs up between store and registry must not lose a VM.
-        let created = tokio::spawn(async move { this.insert(new, start).await });
+        let created = tokio::spawn(async move {
+            let _image_stays = image_stays;
+            this.insert(new, start).await
+        });
         let (vm, answers) = created.await.map_err(|_| Error::Internal("create panicked"))??;
         match answers {
             Some(answers) => answers.wait(wait).await,

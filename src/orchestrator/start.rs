@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use volant_protocol::{AgentInfo, GuestConfig, HOST_PORT, NetworkConfig};
+use volant_protocol::{AgentInfo, GuestConfig, HOST_PORT, NetworkConfig, RootConfig};
 
 use crate::agent;
 use crate::artifact::{self, ArtifactError};
-use crate::model::{self, BootStep, Disk, Vm, VmSpec};
+use crate::model::{self, BootStep, Disk, Overlay, Vm, VmSpec};
 use crate::net::{Attachment, Permit, Port};
 use crate::orchestrator::machine::{Live, accept};
-use crate::orchestrator::{Error, Shared, cmdline};
+use crate::orchestrator::{Error, Shared, cmdline, overlay};
 use crate::sys::crash;
 use crate::vmm::{self, BootProtocol, Console, DiskSpec, Exit, NetSpec, Spec, check_images};
 
@@ -75,7 +75,8 @@ pub async fn run(
     clock.mark("stored");
     let opened = open_images(shared, &vm.spec)
         .and_then(|(kernel, initramfs)| Ok((kernel, initramfs, open_disks(&vm.spec)?)));
-    let (kernel, initramfs, disks) = opened.map_err(|error| error.to_string())?;
+    let (kernel, initramfs, mut disks) = opened.map_err(|error| error.to_string())?;
+    disks.extend(image_disks(shared, vm).await?);
     clock.mark("files_open");
     let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
     let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
@@ -181,6 +182,14 @@ fn open_disks(spec: &VmSpec) -> Result<Vec<DiskSpec>, ArtifactError> {
     spec.disks.iter().enumerate().map(open).collect()
 }
 
+/// The disks of the VM's image, after its others: the agent finds them by their serials.
+async fn image_disks(shared: &Shared, vm: &Vm) -> Result<Vec<DiskSpec>, String> {
+    let Some(image) = vm.spec.image.clone() else { return Ok(Vec::new()) };
+    let (images, id) = (shared.images.clone(), vm.id);
+    let opened = tokio::task::spawn_blocking(move || overlay::open_disks(&images, id, &image));
+    opened.await.map_err(|_| "opening the image panicked".to_owned())?
+}
+
 /// One sentence for the end of a machine.
 pub fn reason(exit: Option<Exit>) -> String {
     match exit {
@@ -214,6 +223,10 @@ fn guest_config(shared: &Shared, vm: &Vm) -> GuestConfig {
         env: vm.spec.env.clone(),
         unix_time_ns: u64::try_from(now.as_nanos()).unwrap_or(0),
         console_shell: vm.spec.console,
+        root: vm.spec.image.as_ref().map(|image| RootConfig {
+            persistent: matches!(image.overlay, Overlay::Persistent { .. }),
+            folders: image.folders.clone(),
+        }),
         workload: vm.spec.workload.as_ref().map(|workload| workload.plain().clone()),
     }
 }

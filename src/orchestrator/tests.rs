@@ -27,6 +27,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             disks: Vec::new(),
             boot_protocol: crate::model::BootProtocol::Auto,
             workload: None,
+            image: None,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
         let new = NewVm {
@@ -35,6 +36,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             runtime: "default".to_owned(),
             plugin: None,
             labels: BTreeMap::new(),
+            image: None,
         };
         let choose = move |_: &_| Some(Ipv4Addr::new(10, 0, 0, 2 + u8::try_from(index).unwrap()));
         let (vm, _) = store.create_vm(new, VmState::Stopped, 1, choose).await.unwrap();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::model::{
-    BootProtocol, Disk, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
+    BootProtocol, Digest, Disk, ImageWish, InvalidReference, NewVm, PluginName, PluginRef,
+    PluginVersion, VmName, VmSpec,
 };
 use crate::plugin::manifest::{Format, Manifest, NetworkMode};
 use crate::plugin::parse::Refused;
@@ -43,6 +44,8 @@ pub struct VmRequest {
     pub disks: Vec<Disk>,
     /// How an ELF kernel is entered.
     pub boot_protocol: BootProtocol,
+    /// Image that becomes the root; wins over the manifest's.
+    pub image: Option<ImageWish>,
 }
 
 /// Why manifest and request do not make a VM.
@@ -92,11 +95,13 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         disks: request.disks,
         boot_protocol: request.boot_protocol,
         workload: None,
+        image: None,
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
         let labels = request.labels;
-        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels });
+        let image = request.image;
+        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels, image });
     };
     if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
@@ -131,7 +136,24 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
             .map_err(|error| refused("/version", error))?,
     };
     let runtime = manifest.runtime.clone();
-    Ok(NewVm { name: request.name, spec, runtime, plugin: Some(plugin), labels })
+    let image = match (request.image, &manifest.image) {
+        (None, Some(name)) => Some(manifest_image(name, manifest.image_digest.as_deref())?),
+        (image, _) => image,
+    };
+    Ok(NewVm { name: request.name, spec, runtime, plugin: Some(plugin), labels, image })
+}
+
+/// The manifest's image, pinned by its digest if it names one.
+fn manifest_image(name: &str, digest: Option<&str>) -> Result<ImageWish, MergeError> {
+    let refused = |pointer, error: InvalidReference| {
+        MergeError::Unsupported(Refused::new(pointer, error.to_string()))
+    };
+    let digest = digest.map(Digest::try_from).transpose();
+    Ok(ImageWish {
+        name: name.to_owned(),
+        digest: digest.map_err(|error| refused("/image_digest", error))?,
+        ..ImageWish::default()
+    })
 }
 
 fn with(
@@ -162,7 +184,6 @@ fn unsupported(manifest: &Manifest) -> Option<Refused> {
         |ports: &[crate::plugin::manifest::Port]| ports.iter().any(|port| port.host_port.is_some());
     let table = [
         (manifest.rootfs.is_some(), "/rootfs", "root file systems are not supported yet"),
-        (manifest.image.is_some(), "/image", "images are not supported yet"),
         (initramfs.is_some_and(|medium| remote(&medium.url)), "/initramfs/url", download),
         (
             initramfs.is_some_and(|medium| medium.checksum.is_some()),

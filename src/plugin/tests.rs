@@ -75,6 +75,7 @@ fn request(name: &str) -> VmRequest {
         console: true,
         disks: Vec::new(),
         boot_protocol: BootProtocol::Auto,
+        image: None,
     }
 }
 

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0002_disks.sql"),
     include_str!("schema/0003_workload.sql"),
     include_str!("schema/0004_plugins.sql"),
+    include_str!("schema/0005_images.sql"),
 ];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 //! transaction on it, so that changes have an order and a caller's hang-up cannot split one.
 
 mod events;
+mod images;
 mod migrate;
 mod plugins;
 mod vms;

@@ -3,8 +3,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::{
-    BootProtocol, Disk, EventKind, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
-    VmState, Workload,
+    BootProtocol, Digest, Disk, EventKind, Image, ImageRoot, NewVm, Overlay, PluginName, PluginRef,
+    PluginVersion, VmName, VmSpec, VmState, Workload,
 };
 
 fn workload() -> Workload {
@@ -30,10 +30,17 @@ fn new(name: &str) -> NewVm {
             ],
             boot_protocol: BootProtocol::Pvh,
             workload: Some(workload()),
+            image: Some(ImageRoot {
+                reference: "docker.io/library/nginx:latest".to_owned(),
+                root: Digest([7; 32]),
+                folders: vec!["/data".to_owned()],
+                overlay: Overlay::Persistent { mib: 1024 },
+            }),
         },
         runtime: "default".to_owned(),
         plugin: None,
         labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
+        image: None,
     }
 }
 
@@ -138,4 +145,26 @@ async fn a_plugin_stays_while_vms_are_made_of_it() {
     store.remove_plugin(plugin("1").name).await.unwrap();
     assert!(matches!(store.remove_plugin(plugin("1").name).await, Err(StoreError::NoPlugin)));
     assert_eq!(store.list_plugins().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn images_are_replaced_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    let image = |reference: &str, byte: u8| Image {
+        reference: reference.to_owned(),
+        manifest: Digest([byte; 32]),
+        config: Digest([8; 32]),
+        root: Digest([9; 32]),
+        root_bytes: 1 << 40,
+        layer_bytes: 5,
+        created_at_ms: 6,
+    };
+    store.put_image(image("b", 1)).await.unwrap();
+    store.put_image(image("a", 2)).await.unwrap();
+    store.put_image(image("b", 3)).await.unwrap();
+    assert_eq!(store.list_images().await.unwrap(), [image("a", 2), image("b", 3)]);
+    store.delete_image("a".to_owned()).await.unwrap();
+    store.delete_image("a".to_owned()).await.unwrap();
+    assert_eq!(store.list_images().await.unwrap(), [image("b", 3)]);
 }

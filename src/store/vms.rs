@@ -9,12 +9,12 @@ use crate::model::{
     BootProtocol, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef, PluginVersion, Vm,
     VmId, VmName, VmSpec, VmState, Workload,
 };
-use crate::store::{Store, StoreError, events, plugins, sqlite};
+use crate::store::{Store, StoreError, events, images, plugins, sqlite};
 
 const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
     l.address, v.disks, v.boot_protocol, v.workload, \
-    v.plugin, v.plugin_version, v.labels FROM vms v JOIN leases l ON l.vm_id = v.id";
+    v.plugin, v.plugin_version, v.labels, v.image FROM vms v JOIN leases l ON l.vm_id = v.id";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -120,8 +120,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
          kernel_cmdline, env, console, disks, boot_protocol, workload, plugin, \
-         plugin_version, labels, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, \
-         ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17)",
+         plugin_version, labels, image, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, \
+         ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?18)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -139,6 +139,7 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             new.plugin.as_ref().map_or("", |plugin| plugin.name.as_str()),
             new.plugin.as_ref().map_or("", |plugin| plugin.version.as_str()),
             serde_json::to_string(&new.labels).unwrap_or_default(),
+            images::to_text(spec.image.as_ref()),
             now
         ],
     );
@@ -204,6 +205,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
             boot_protocol: BootProtocol::from_word(&text(16)?)
                 .ok_or_else(|| corrupt("boot_protocol"))?,
             workload: workload_of(&text(17)?)?,
+            image: images::from_text(&text(21)?)?,
         },
         runtime: text(2)?,
         plugin: plugin_of(&text(18)?, &text(19)?)?,

@@ -2,6 +2,7 @@
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
 mod file;
+mod images;
 mod plugin;
 mod process;
 mod workload;
@@ -14,6 +15,7 @@ pub use file::{
     FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
     TimeSyncView,
 };
+pub use images::*;
 pub use plugin::{PluginList, PluginVersionView, PluginView, Rollback, SetEnabled};
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
@@ -66,6 +68,18 @@ pub struct CreateVm {
     /// `auto`, `pvh` or `linux64`: how an ELF kernel is entered.
     #[serde(default = "auto")]
     pub boot_protocol: String,
+    /// Image that becomes the root: its reference or the begin of its id. It must be here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// In place of the image's own arguments (its `Cmd`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// What is written over the image is gone when the VM stops.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Size in MiB of the disk for what is written over the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay_mb: Option<u64>,
 }
 
 /// A disk in a raw file of the host.
@@ -133,6 +147,9 @@ pub struct VmView {
     /// Disks, `/dev/vda` first.
     #[serde(default)]
     pub disks: Vec<DiskView>,
+    /// The image that is its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<VmImageView>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.

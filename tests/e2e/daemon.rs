@@ -26,6 +26,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
     Command::new(named("VOLANTD"))
         .arg("serve")
+        .args(["--config".as_ref(), path("volantd.toml").as_os_str()])
         .args(["--state-dir".as_ref(), path("state").as_os_str()])
         .args(["--socket".as_ref(), path("socket").as_os_str()])
         .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
@@ -41,8 +42,14 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
 
 impl Daemon {
     pub(crate) fn start() -> Daemon {
+        Daemon::start_with("")
+    }
+
+    /// With this configuration file.
+    pub(crate) fn start_with(config: &str) -> Daemon {
         assert!(Path::new("/dev/kvm").exists(), "this suite needs /dev/kvm; see docs/devvm.md");
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("volantd.toml"), config).unwrap();
         let child = spawn(folder.path(), "");
         let mut daemon = Daemon { folder, child };
         daemon.wait_ready();

@@ -11,6 +11,7 @@ mod disks;
 mod exec;
 mod files;
 mod host;
+mod images;
 mod input;
 mod many;
 mod network;

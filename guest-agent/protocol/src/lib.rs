@@ -14,7 +14,9 @@ mod workload;
 
 pub use file::{FileEvent, FileEventKind, FileInfo, FileKind, FileList, MoveRequest};
 pub use frame::{Decoder, Frame, FrameError, FrameKind};
-pub use message::{AgentInfo, GuestConfig, NetworkConfig, ShutdownMode, ShutdownRequest};
+pub use message::{
+    AgentInfo, GuestConfig, NetworkConfig, RootConfig, ShutdownMode, ShutdownRequest,
+};
 pub use observe::{ClockTime, GuestMetrics, ListeningPort};
 pub use process::{
     Deadline, ProcessInfo, ProcessRequest, ProcessStatus, SignalRequest, TerminalSize,
@@ -24,6 +26,10 @@ pub use workload::{
     WorkloadReport,
 };
 
+/// Serial of the disk with a guest's read-only root.
+pub const ROOT_DISK_SERIAL: &str = "volant-root";
+/// Serial of the disk with what a guest writes over its root.
+pub const OVERLAY_DISK_SERIAL: &str = "volant-overlay";
 /// vsock port on which the agent listens.
 pub const AGENT_PORT: u32 = 1024;
 /// vsock port of the host (CID 2) that the agent dials once at boot.

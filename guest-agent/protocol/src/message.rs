@@ -18,11 +18,24 @@ pub struct GuestConfig {
     pub env: BTreeMap<String, String>,
     /// Host time in nanoseconds since the Unix epoch.
     pub unix_time_ns: u64,
+    /// The image that becomes the root; none leaves it in the initramfs.
+    #[serde(default)]
+    pub root: Option<RootConfig>,
     /// Whether to offer a shell on the serial console.
     pub console_shell: bool,
     /// What to start, once, when everything else is set.
     #[serde(default)]
     pub workload: Option<Workload>,
+}
+
+/// A root of two layers: the disk of serial [`crate::ROOT_DISK_SERIAL`], read-only, and what is
+/// written over it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootConfig {
+    /// Written to the disk of serial [`crate::OVERLAY_DISK_SERIAL`], else kept in memory.
+    pub persistent: bool,
+    /// Folders that are made if they are missing.
+    pub folders: Vec<String>,
 }
 
 /// Static IPv4 settings of `eth0`.

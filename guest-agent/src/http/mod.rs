@@ -26,7 +26,7 @@ use volant_protocol::{
 use crate::process::Processes;
 use crate::reap::Reaper;
 use crate::workload::Supervisor;
-use crate::{console, init, network};
+use crate::{console, init, network, root};
 
 type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 
@@ -164,9 +164,16 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refu
 
 async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, Refusal> {
     let config: GuestConfig = body(request).await?;
-    network::apply(&config).map_err(|error| {
+    let failed = |error: std::io::Error| {
         Refusal(StatusCode::INTERNAL_SERVER_ERROR, "config_failed", error.to_string())
-    })?;
+    };
+    let entered = *agent.configured.lock().unwrap_or_else(PoisonError::into_inner);
+    // First of all: everything else is about files of the guest's root.
+    if let Some(root) = config.root.as_ref().filter(|_| !entered) {
+        root::enter(root).map_err(failed)?;
+        network::write_names(&config).map_err(failed)?;
+    }
+    network::apply(&config).map_err(failed)?;
     *agent.env.lock().unwrap_or_else(PoisonError::into_inner) = config.env.clone();
     let mut configured = agent.configured.lock().unwrap_or_else(PoisonError::into_inner);
     if config.console_shell && !*configured {

@@ -1,0 +1,212 @@
+//! `/api/v1/images`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::api::error::Refusal;
+use crate::api::view;
+use crate::model::ImageReference;
+use crate::orchestrator::{
+    Credentials, Error, ImageDetails, Orchestrator, Progress, ProgressSender, progress,
+};
+use crate::wire::{
+    ImageDetailsView, ImageLayerView, ImageProgress, PruneImages, PrunedView, PullImage,
+    RegistryAuth,
+};
+
+/// Between two events of progress.
+const EVENT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// `GET /api/v1/images`.
+///
+/// # Errors
+/// A problem.
+pub async fn list(State(orchestrator): State<Orchestrator>) -> Result<impl IntoResponse, Refusal> {
+    let images = orchestrator.list_images().await?;
+    Ok(Json(images.iter().map(view::image).collect::<Vec<_>>()))
+}
+
+/// `GET /api/v1/images/{name}`.
+///
+/// # Errors
+/// A problem.
+pub async fn inspect(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+) -> Result<Json<ImageDetailsView>, Refusal> {
+    let ImageDetails { image, run, layers } = orchestrator.inspect_image(&name).await?;
+    let layer = |(digest, bytes)| ImageLayerView { digest, bytes };
+    Ok(Json(ImageDetailsView {
+        image: view::image(&image),
+        config: serde_json::to_value(run).unwrap_or_default(),
+        layers: layers.into_iter().map(layer).collect(),
+    }))
+}
+
+/// `DELETE /api/v1/images/{name}`.
+///
+/// # Errors
+/// A problem.
+pub async fn remove(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    orchestrator.remove_image(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/images/prune`.
+///
+/// # Errors
+/// A problem.
+pub async fn prune(
+    State(orchestrator): State<Orchestrator>,
+    body: Result<Json<PruneImages>, JsonRejection>,
+) -> Result<impl IntoResponse, Refusal> {
+    let Json(PruneImages { all, dry_run }) = body?;
+    let pruned = orchestrator.prune_images(all, dry_run).await?;
+    let view = |one: crate::orchestrator::Pruned| PrunedView {
+        kind: one.kind.to_owned(),
+        name: one.name,
+        bytes: one.bytes,
+    };
+    Ok(Json(pruned.into_iter().map(view).collect::<Vec<_>>()))
+}
+
+/// `POST /api/v1/images/pull`.
+///
+/// # Errors
+/// A problem.
+pub async fn pull(
+    State(orchestrator): State<Orchestrator>,
+    headers: HeaderMap,
+    body: Result<Json<PullImage>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let Json(PullImage { reference, auth, if_missing }) = body?;
+    let reference = ImageReference::try_from(reference.as_str()).map_err(Error::from)?;
+    let credentials = auth.map(credentials).transpose()?;
+    answer(&headers, async move |told| {
+        let image = orchestrator.pull_image(reference, credentials, if_missing, told).await?;
+        Ok(view::image(&image))
+    })
+    .await
+}
+
+/// Query of an import.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportQuery {
+    reference: Option<String>,
+}
+
+/// `POST /api/v1/images/import`: the body is the archive.
+///
+/// # Errors
+/// A problem.
+pub async fn import(
+    State(orchestrator): State<Orchestrator>,
+    query: Result<Query<ImportQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let Query(ImportQuery { reference }) = query?;
+    let reference = reference.as_deref().map(ImageReference::try_from).transpose();
+    let reference = reference.map_err(Error::from)?;
+    let archive = body.into_data_stream();
+    answer(&headers, async move |told| {
+        let images = orchestrator.import_images(archive, reference, told).await?;
+        Ok(images.iter().map(view::image).collect::<Vec<_>>())
+    })
+    .await
+}
+
+fn credentials(auth: RegistryAuth) -> Result<Credentials, Refusal> {
+    match auth {
+        RegistryAuth { token: Some(token), username: None, password: None } => {
+            Ok(Credentials::Bearer(token))
+        }
+        RegistryAuth { token: None, username: Some(username), password: Some(password) } => {
+            Ok(Credentials::Basic { username, password })
+        }
+        _ => {
+            let text = "auth: either username and password, or token";
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", text))
+        }
+    }
+}
+
+/// Answers at the end, or, if the client takes server-sent events, with `progress` and then `done`
+/// or `error`. The work goes on when the client goes.
+async fn answer<T, F>(
+    headers: &HeaderMap,
+    work: impl FnOnce(ProgressSender) -> F,
+) -> Result<Response, Refusal>
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let (told, heard) = progress();
+    let work = work(told);
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if !accept.is_some_and(|accept| accept.contains("text/event-stream")) {
+        return Ok(Json(work.await?).into_response());
+    }
+    Ok(Sse::new(events(heard, Box::pin(work))).keep_alive(KeepAlive::default()).into_response())
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// What is left of the stream of events; none after the last one.
+struct Following<T> {
+    heard: watch::Receiver<Progress>,
+    work: Work<T>,
+    quiet_until: Instant,
+}
+
+fn events<T: Serialize + Send + 'static>(
+    heard: watch::Receiver<Progress>,
+    work: Work<T>,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    let following = Following { heard, work, quiet_until: Instant::now() };
+    futures_util::stream::unfold(Some(following), async |following| {
+        let mut following = following?;
+        let (heard, quiet_until) = (&mut following.heard, following.quiet_until);
+        let changed = async {
+            tokio::time::sleep_until(quiet_until).await;
+            heard.changed().await.map(|()| *heard.borrow_and_update())
+        };
+        let (kind, data, rest) = tokio::select! {
+            biased;
+            outcome = &mut following.work => match outcome {
+                Ok(value) => ("done", serde_json::to_value(value), None),
+                Err(error) => ("error", serde_json::to_value(Refusal::from(error).problem()), None),
+            },
+            Ok(now) = changed => {
+                following.quiet_until = Instant::now() + EVENT_INTERVAL;
+                let view = ImageProgress {
+                    phase: now.phase.as_str().to_owned(),
+                    bytes_done: now.bytes_done,
+                    bytes_total: now.bytes_total,
+                    bytes_resumed: now.bytes_resumed,
+                };
+                ("progress", serde_json::to_value(view), Some(following))
+            }
+        };
+        let data = data.unwrap_or_default().to_string();
+        Some((Ok(Event::default().event(kind).data(data)), rest))
+    })
+}

@@ -1,0 +1,402 @@
+//! From a reference to a root in the store: documents, layers (in parallel, going on where they were
+//! cut), conversion. Whoever asks for the same thing meanwhile waits for the first one's result.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+
+use crate::artifact::fetch::{FetchError, Fetcher};
+use crate::artifact::oci::document::{Descriptor, Document, ImageConfig, Manifest, choose};
+use crate::artifact::oci::registry::{BODY_IDLE_TIMEOUT, Credentials, Registry};
+use crate::artifact::oci::{BlobSink, ImageError, Layer, Limits, build_root, root_digest};
+use crate::artifact::store::{ImageStore, Kind};
+use crate::model::{Digest, ImageReference};
+
+/// Layers that are fetched at once.
+const LAYERS_AT_ONCE: usize = 3;
+/// Tries for one layer without a byte gained, and the first pause between them, which doubles.
+const TRIES_MAX: u32 = 5;
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// Bytes collected before they are written.
+const WRITE_LEN: usize = 1 << 20;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading the documents.
+    #[default]
+    Resolving,
+    /// Fetching layers.
+    Downloading,
+    /// Making the root.
+    Converting,
+    /// Nothing any more.
+    Done,
+}
+
+impl Phase {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Resolving => "resolving",
+            Phase::Downloading => "downloading",
+            Phase::Converting => "converting",
+            Phase::Done => "done",
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: Phase,
+    /// Bytes done in this phase.
+    pub bytes_done: u64,
+    /// Bytes to do in this phase; 0 while nobody knows.
+    pub bytes_total: u64,
+    /// Bytes of downloads that an earlier try had brought already.
+    pub bytes_resumed: u64,
+}
+
+/// Tells how far it is; who listens sees the latest only.
+pub type ProgressSender = watch::Sender<Progress>;
+
+/// An image whose documents and layers are in the store.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+impl Fetched {
+    /// The image of a manifest that is in the store.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn load(store: &ImageStore, digest: Digest) -> Result<Fetched, ImageError> {
+        let document = Document::parse(&store.document(digest)?, None)?;
+        let Document::Manifest(manifest) = document else {
+            return Err(ImageError::invalid("an index where a manifest is due"));
+        };
+        let config = ImageConfig::parse(&store.document(manifest.config.digest()?)?)?;
+        if config.diff_ids()?.len() != manifest.layers.len() {
+            return Err(ImageError::invalid("manifest and configuration differ in their layers"));
+        }
+        Ok(Fetched { digest, manifest, config })
+    }
+
+    /// Names the root that the layers make.
+    ///
+    /// # Errors
+    /// None for an image that has been loaded.
+    pub fn root(&self) -> Result<Digest, ImageError> {
+        Ok(root_digest(&self.config.diff_ids()?))
+    }
+}
+
+/// Fetches the documents and, unless the root that they make is there, the layers of an image.
+///
+/// # Errors
+/// [`ImageError`].
+pub async fn pull(
+    store: &Arc<ImageStore>,
+    fetcher: &Fetcher,
+    reference: &ImageReference,
+    credentials: Option<Credentials>,
+    progress: &ProgressSender,
+) -> Result<Fetched, ImageError> {
+    let registry = Registry::new(fetcher, reference, credentials);
+    let (mut bytes, mut kind) = registry.manifest(&reference.selector()).await?;
+    if let Document::Index(manifests) = Document::parse(&bytes, kind.as_deref())? {
+        let ours = choose(&manifests)?.digest()?;
+        (bytes, kind) = registry.manifest(&ours.to_string()).await?;
+    }
+    let Document::Manifest(manifest) = Document::parse(&bytes, kind.as_deref())? else {
+        return Err(ImageError::invalid("an index in an index"));
+    };
+    let total = manifest.layer_bytes();
+    let documents = [&manifest.config];
+    fetch_all(store, &registry, &documents, progress).await?;
+    let stored = Arc::clone(store);
+    let fetched = blocking(move || {
+        let (digest, _) = stored.store(&mut bytes.as_slice())?;
+        Fetched::load(&stored, digest)
+    })
+    .await?;
+    if store.len_of(Kind::Root, fetched.root()?).is_none() {
+        progress.send_modify(|now| {
+            *now =
+                Progress { phase: Phase::Downloading, bytes_total: total, ..Progress::default() };
+        });
+        fetch_all(store, &registry, &manifest.layers.iter().collect::<Vec<_>>(), progress).await?;
+    }
+    Ok(fetched)
+}
+
+async fn fetch_all(
+    store: &Arc<ImageStore>,
+    registry: &Registry<'_>,
+    descriptors: &[&Descriptor],
+    progress: &ProgressSender,
+) -> Result<(), ImageError> {
+    let missing = descriptors.iter().map(|descriptor| descriptor.digest().map(|d| (d, descriptor)));
+    let missing = missing.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let missing = missing.filter(|(digest, _)| store.len_of(Kind::Blob, *digest).is_none());
+    let bytes = missing.clone().fold(0, |sum: u64, (_, d)| sum.saturating_add(d.size));
+    let checked = Arc::clone(store);
+    blocking(move || checked.admit(bytes)).await?;
+    let mut running = FuturesUnordered::new();
+    for descriptor in descriptors {
+        if LAYERS_AT_ONCE <= running.len() {
+            running.try_next().await?;
+        }
+        running.push(fetch_blob(store, registry, descriptor, progress));
+    }
+    while running.try_next().await?.is_some() {}
+    Ok(())
+}
+
+/// Brings one blob, unless it is there; goes on where an earlier try was cut.
+async fn fetch_blob(
+    store: &Arc<ImageStore>,
+    registry: &Registry<'_>,
+    descriptor: &Descriptor,
+    progress: &ProgressSender,
+) -> Result<(), ImageError> {
+    let digest = descriptor.digest()?;
+    let _one = store.lock(digest).await;
+    if store.len_of(Kind::Blob, digest).is_some() {
+        progress.send_modify(|now| now.bytes_done += descriptor.size);
+        return Ok(());
+    }
+    let mut part = Part::open(store, descriptor, digest).await?;
+    progress.send_modify(|now| {
+        now.bytes_done += part.len;
+        now.bytes_resumed += part.len;
+    });
+    let (mut tries, mut pause) = (1, PAUSE_FIRST);
+    loop {
+        let before = part.len;
+        let error = match part.go_on(registry, progress).await {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        if before < part.len {
+            (tries, pause) = (1, PAUSE_FIRST);
+        }
+        if !error.is_passing() || TRIES_MAX <= tries {
+            return Err(error);
+        }
+        let asked = error.retry_after().unwrap_or(Duration::ZERO);
+        tracing::info!(%digest, have = part.len, tries, %error, "a download goes on");
+        tokio::time::sleep(pause.max(asked)).await;
+        (tries, pause) = (tries + 1, pause * 2);
+    }
+    part.finish(store, progress).await
+}
+
+/// A download.
+struct Part {
+    file: tokio::fs::File,
+    hash: Sha256,
+    digest: Digest,
+    len: u64,
+    size: u64,
+}
+
+impl Part {
+    async fn open(
+        store: &Arc<ImageStore>,
+        descriptor: &Descriptor,
+        digest: Digest,
+    ) -> Result<Part, ImageError> {
+        let (path, size) = (store.path(Kind::Partial, digest), descriptor.size);
+        let (file, hash, len) = blocking(move || {
+            let step = || ImageError::io("open a download");
+            let mut file = OpenOptions::new()
+                .read(true)
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(step())?;
+            let (mut hash, mut buffer, mut len) = (Sha256::new(), vec![0; WRITE_LEN], 0);
+            loop {
+                match file.read(&mut buffer).map_err(step())? {
+                    0 => break,
+                    count => {
+                        hash.update(&buffer[..count]);
+                        len += count as u64;
+                    }
+                }
+            }
+            if size < len {
+                file.set_len(0).map_err(step())?;
+                (hash, len) = (Sha256::new(), 0);
+            }
+            Ok((file, hash, len))
+        })
+        .await?;
+        Ok(Part { file: tokio::fs::File::from_std(file), hash, digest, len, size })
+    }
+
+    /// One request: from here to the end, if nothing comes between.
+    async fn go_on(
+        &mut self,
+        registry: &Registry<'_>,
+        progress: &ProgressSender,
+    ) -> Result<(), ImageError> {
+        if self.len == self.size {
+            return Ok(());
+        }
+        let answer = registry.blob(self.digest, self.len).await?;
+        if 0 < self.len && answer.status() != StatusCode::PARTIAL_CONTENT {
+            let again = self.len;
+            self.restart().await?;
+            progress.send_modify(|now| now.bytes_done = now.bytes_done.saturating_sub(again));
+        }
+        let mut body = answer.into_body();
+        let mut buffer = Vec::with_capacity(WRITE_LEN);
+        let outcome = loop {
+            let frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()).await;
+            let frame = match frame {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => break Ok(()),
+                Ok(Some(Err(error))) => break Err(std::io::Error::other(error)),
+                Err(_) => break Err(std::io::ErrorKind::TimedOut.into()),
+            };
+            let Some(data) = frame.data_ref() else { continue };
+            let have = self.len + buffer.len() as u64;
+            if self.size < have + data.len() as u64 {
+                let text = format!("{} is longer than it was announced to be", self.digest);
+                return Err(ImageError::invalid(text));
+            }
+            buffer.extend_from_slice(data);
+            progress.send_modify(|now| now.bytes_done += data.len() as u64);
+            if WRITE_LEN <= buffer.len() {
+                self.write(&mut buffer).await?;
+            }
+        };
+        // What has come is kept, also when no more does.
+        self.write(&mut buffer).await?;
+        let short = (self.len < self.size).then(|| std::io::ErrorKind::UnexpectedEof.into());
+        match outcome.err().or(short) {
+            None => Ok(()),
+            Some(source) => {
+                let (step, host) = ("download from", "the registry".to_owned());
+                Err(ImageError::Fetch(FetchError::Network { step, host, source }))
+            }
+        }
+    }
+
+    async fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), ImageError> {
+        self.hash.update(&buffer);
+        let written = self.file.write_all(buffer).await;
+        let written = if written.is_ok() { self.file.flush().await } else { written };
+        written.map_err(ImageError::io("write a download"))?;
+        self.len += buffer.len() as u64;
+        buffer.clear();
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), ImageError> {
+        self.file.set_len(0).await.map_err(ImageError::io("begin a download again"))?;
+        (self.hash, self.len) = (Sha256::new(), 0);
+        Ok(())
+    }
+
+    async fn finish(
+        self,
+        store: &Arc<ImageStore>,
+        progress: &ProgressSender,
+    ) -> Result<(), ImageError> {
+        let found = Digest(self.hash.finalize().into());
+        let (store, expected, len) = (Arc::clone(store), self.digest, self.len);
+        let outcome = blocking(move || {
+            if found != expected {
+                store.remove(Kind::Partial, expected)?;
+                return Err(ImageError::Digest { what: "a download".to_owned(), expected, found });
+            }
+            store.commit(&store.path(Kind::Partial, expected), Kind::Blob, expected)
+        });
+        let outcome = outcome.await;
+        if outcome.is_err() {
+            progress.send_modify(|now| now.bytes_done = now.bytes_done.saturating_sub(len));
+        }
+        outcome
+    }
+}
+
+/// Makes the root of an image whose layers are in the store, unless it is there. Its length.
+///
+/// # Errors
+/// [`ImageError`].
+pub async fn ensure_root(
+    store: &Arc<ImageStore>,
+    image: &Fetched,
+    limits: Limits,
+    progress: &ProgressSender,
+) -> Result<u64, ImageError> {
+    let root = image.root()?;
+    let _one = store.lock(root).await;
+    if let Some(len) = store.len_of(Kind::Root, root) {
+        return Ok(len);
+    }
+    let total = image.manifest.layer_bytes();
+    progress.send_modify(|now| {
+        let resumed = now.bytes_resumed;
+        *now = Progress { phase: Phase::Converting, bytes_total: total, ..Progress::default() };
+        now.bytes_resumed = resumed;
+    });
+    let (store, image, progress) = (Arc::clone(store), image.clone(), progress.clone());
+    blocking(move || {
+        let diff_ids = image.config.diff_ids()?;
+        let open = |(layer, diff_id): (&Descriptor, Digest)| {
+            let file: File = store.open_file(Kind::Blob, layer.digest()?)?;
+            Ok(Layer { file, compression: layer.compression()?, diff_id })
+        };
+        let layers = image.manifest.layers.iter().zip(diff_ids).map(open);
+        let layers = layers.collect::<Result<Vec<_>, ImageError>>()?;
+        let out = store.temporary()?;
+        let file = out.file.try_clone().map_err(ImageError::io("write the root"))?;
+        let told = |bytes| {
+            progress.send_modify(|now| now.bytes_done = bytes);
+        };
+        let len = build_root(layers, file, limits, &told)?;
+        let blocks = out.file.metadata().map_err(ImageError::io("look at the root"))?.blocks();
+        store.admit(blocks * 512)?;
+        crate::sys::crash::point("image.converted");
+        store.commit(&out.path, Kind::Root, root)?;
+        Ok(len)
+    })
+    .await
+}
+
+/// Runs what blocks where that is allowed.
+///
+/// # Errors
+/// Its own; that it panicked.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let outcome = tokio::task::spawn_blocking(work).await;
+    outcome
+        .unwrap_or_else(|error| Err(ImageError::io("work on images")(std::io::Error::other(error))))
+}
+
+#[cfg(test)]
+mod tests;

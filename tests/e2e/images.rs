@@ -1,0 +1,229 @@
+//! Images: from a registry or an archive to a guest that runs them.
+//!
+//! VOLANT_TEST_IMAGES is what tests/devvm/images.sh has made.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::daemon::{Daemon, named};
+
+const REGISTRY: &str = "127.0.0.1:15000";
+const POLL: Duration = Duration::from_millis(100);
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Debian's docker-registry with the images that were pushed to it; gone at the end.
+struct Registry {
+    server: Child,
+    _folder: tempfile::TempDir,
+}
+
+fn images() -> PathBuf {
+    named("VOLANT_TEST_IMAGES")
+}
+
+impl Registry {
+    fn start() -> Registry {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }}, maintenance: {{ \
+             readonly: {{ enabled: true }} }} }}\nhttp: {{ addr: {REGISTRY} }}\n",
+            images().join("registry").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while std::net::TcpStream::connect(REGISTRY).is_err() {
+            assert!(Instant::now() < deadline, "the registry does not answer");
+            std::thread::park_timeout(POLL);
+        }
+        Registry { server, _folder: folder }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn daemon() -> Daemon {
+    Daemon::start_with(&format!("[images]\nplain_http_hosts = [\"{REGISTRY}\"]\n"))
+}
+
+fn reference(image: &str) -> String {
+    format!("{REGISTRY}/debian/{image}")
+}
+
+fn shell(daemon: &Daemon, vm: &str, line: &str) -> Output {
+    daemon.ctl(&["vms", "exec", vm, "--", "sh", "-c", line])
+}
+
+fn ok(daemon: &Daemon, args: &[&str]) -> String {
+    let out = daemon.ctl(args);
+    assert!(out.status.success(), "{args:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn json(daemon: &Daemon, args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&ok(daemon, &[args, &["-o", "json"]].concat())).unwrap()
+}
+
+/// Microseconds from create to the agent's answer.
+fn ready_us(daemon: &Daemon, vm: &str) -> u64 {
+    let vm = json(daemon, &["vms", "get", vm]);
+    vm["boot"]["steps"].as_array().unwrap().last().unwrap()["at_us"].as_u64().unwrap()
+}
+
+/// Asks until the page is there: a workload needs a moment after its guest.
+fn wait_for_page(url: &[&str], text: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let page =
+            Command::new("curl").args(["-sS", "--max-time", "20"]).args(url).output().unwrap();
+        if String::from_utf8_lossy(&page.stdout).contains(text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{url:?}: {page:?}");
+        std::thread::park_timeout(POLL);
+    }
+}
+
+#[test]
+fn an_image_is_pulled_serves_and_keeps_what_is_written() {
+    let _registry = Registry::start();
+    let daemon = daemon();
+    let nginx = reference("nginx");
+    ok(&daemon, &["vms", "create", "web", "--image", &nginx, "--memory", "192"]);
+    let vm = json(&daemon, &["vms", "get", "web"]);
+    let address = vm["ip_address"].as_str().unwrap();
+    wait_for_page(&[&format!("http://{address}/")], "Welcome to nginx");
+    let socket = daemon.socket().display().to_string();
+    let proxied = "http://localhost/api/v1/vms/web/proxy/80/";
+    wait_for_page(&["--unix-socket", &socket, proxied], "Welcome to nginx");
+
+    let out = shell(
+        &daemon,
+        "web",
+        "echo $IMAGE; cat /etc/hostname; grep -c web /etc/hosts; stat -f -c %T /",
+    );
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "nginx\nweb\n1\noverlayfs\n", "{out:?}");
+    let out = shell(
+        &daemon,
+        "web",
+        "mkdir /var/www/new && echo mine > /var/www/new/file && rm -r /opt/odd",
+    );
+    assert!(out.status.success(), "{out:?}");
+
+    // A second VM of it: no conversion, nothing of the first one's.
+    ok(&daemon, &["vms", "create", "two", "--image", &nginx, "--memory", "192"]);
+    let out = shell(&daemon, "two", "ls /var/www/new; ls /opt/odd/file");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "/opt/odd/file\n", "{out:?}");
+    ok(&daemon, &["vms", "create", "plain", "--memory", "192"]);
+    let (image, plain) = (ready_us(&daemon, "two"), ready_us(&daemon, "plain"));
+    assert!(image * 10 <= plain * 13, "ready after {image} us, without an image after {plain} us");
+    ok(&daemon, &["vms", "delete", "plain"]);
+
+    ok(&daemon, &["vms", "restart", "web"]);
+    let out = shell(&daemon, "web", "cat /var/www/new/file; ls -d /opt/odd");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "mine\n", "{out:?}");
+    wait_for_page(&[&format!("http://{address}/")], "Welcome to nginx");
+
+    let out = daemon.ctl(&["images", "rm", &nginx]);
+    assert_eq!(out.status.code(), Some(4), "an image in use was removed: {out:?}");
+    let overlays =
+        || std::fs::read_dir(daemon.state_dir().join("images/overlays")).unwrap().count();
+    assert_eq!(overlays(), 2);
+    ok(&daemon, &["vms", "delete", "web"]);
+    ok(&daemon, &["vms", "delete", "two"]);
+    assert_eq!(overlays(), 0, "a disk outlives its VM");
+
+    let listed = json(&daemon, &["images", "ls"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    let would = json(&daemon, &["images", "prune", "--all", "--dry-run"]);
+    assert!(would.as_array().unwrap().iter().any(|one| one["kind"] == "root"), "{would}");
+    let freed = json(&daemon, &["images", "prune", "--all"]);
+    assert_eq!(would, freed);
+    assert_eq!(json(&daemon, &["images", "ls"]), serde_json::json!([]));
+}
+
+#[test]
+fn the_guest_sees_the_tree_that_umoci_unpacks() {
+    let _registry = Registry::start();
+    let daemon = daemon();
+    // Everything in one run: what the image's own program would write is not wanted here.
+    let flags = ["--image", &reference("nginx"), "--ephemeral", "--memory", "192"];
+    ok(&daemon, &[&["vms", "create", "one"], &flags[..], &["--", "sleep", "infinity"]].concat());
+    let script = std::fs::read_to_string(images().join("list.sh")).unwrap();
+    let out = shell(&daemon, "one", &format!("cd / && {script}"));
+    assert!(out.status.success(), "{out:?}");
+    let text = String::from_utf8_lossy(&out.stdout);
+    // What the agent writes, and the folders' times that change with it.
+    let ours = ["etc", "etc/hosts", "etc/hostname", "etc/resolv.conf"];
+    let is_ours = |line: &&str| ours.contains(&line.split(' ').next().unwrap());
+    let found: Vec<&str> = text.lines().filter(|line| !is_ours(line)).collect();
+    let expected = std::fs::read_to_string(images().join("nginx.list")).unwrap();
+    let expected: Vec<&str> = expected.lines().filter(|line| !is_ours(line)).collect();
+    let wrong: Vec<_> = found.iter().filter(|line| !expected.contains(line)).take(10).collect();
+    let lacks: Vec<_> = expected.iter().filter(|line| !found.contains(line)).take(10).collect();
+    assert!(wrong.is_empty() && lacks.is_empty(), "{wrong:#?} in place of {lacks:#?}");
+    assert!(3000 < found.len());
+
+    // Kept in memory: gone with the machine.
+    let out = shell(&daemon, "one", "echo x > /opt/new");
+    assert!(out.status.success(), "{out:?}");
+    ok(&daemon, &["vms", "restart", "one"]);
+    assert!(!shell(&daemon, "one", "cat /opt/new").status.success());
+}
+
+#[test]
+fn an_archive_runs_as_its_configuration_says() {
+    let daemon = daemon();
+    let archive = images().join("python.tar").display().to_string();
+    ok(&daemon, &["images", "import", &archive]);
+    let listed = json(&daemon, &["images", "ls"]);
+    assert_eq!(listed[0]["reference"], "docker.io/debian/python:saved");
+    ok(&daemon, &["vms", "create", "py", "--image", "debian/python:saved", "--memory", "192"]);
+    let vm = json(&daemon, &["vms", "get", "py"]);
+    let address = vm["ip_address"].as_str().unwrap();
+    wait_for_page(&[&format!("http://{address}:8000/")], "Directory listing for /");
+    let script = "for p in /proc/[0-9]*; do if grep -aq http.server $p/cmdline; then \
+        readlink $p/cwd; stat -c %U $p; fi; done; ls -d /data";
+    let out = shell(&daemon, "py", script);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "/srv\nwww-data\n/data\n", "{out:?}");
+}
+
+#[test]
+fn a_crash_on_the_way_leaves_nothing_half_made() {
+    let _registry = Registry::start();
+    let mut daemon = daemon();
+    let base = reference("base");
+    let half_made = |daemon: &Daemon| {
+        let store = daemon.state_dir().join("images");
+        let count = |folder: &str| std::fs::read_dir(store.join(folder)).unwrap().count();
+        (count("store/tmp"), count("store/roots"), count("overlays"))
+    };
+    daemon.restart_to_crash_at("image.converted");
+    assert!(!daemon.ctl(&["images", "pull", &base]).status.success());
+    daemon.restart_after_crash();
+    assert_eq!(half_made(&daemon), (0, 0, 0));
+    daemon.restart_to_crash_at("overlay.made");
+    let flags = ["--image", &base, "--memory", "96"];
+    assert!(!daemon.ctl(&[&["vms", "create", "one"], &flags[..]].concat()).status.success());
+    daemon.restart_after_crash();
+    assert_eq!(half_made(&daemon), (0, 1, 0));
+    ok(&daemon, &["vms", "start", "one"]);
+    daemon.restart_to_crash_at("delete.overlay");
+    let _ = daemon.ctl(&["vms", "delete", "one"]);
+    daemon.restart_after_crash();
+    assert_eq!(half_made(&daemon), (0, 1, 0));
+    assert_eq!(json(&daemon, &["vms", "list"]), serde_json::json!([]));
+}
