@@ -17,7 +17,8 @@ fn twenty_guests_with_traffic_and_three_that_misbehave() {
     let (first, others) = names.split_first().unwrap();
     let create = async |name: &String| {
         let body = serde_json::json!({ "name": name, "memory_mb": 96 }).to_string();
-        let vm = client.send(Method::POST, "/api/v1/vms?wait=true&timeout_ms=300000", body).await.json();
+        let vm =
+            client.send(Method::POST, "/api/v1/vms?wait=true&timeout_ms=300000", body).await.json();
         assert_eq!(vm["status"], "running", "{vm}");
     };
     client.runtime.block_on(create(first));
