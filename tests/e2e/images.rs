@@ -195,7 +195,7 @@ fn an_archive_runs_as_its_configuration_says() {
     let vm = json(&daemon, &["vms", "get", "py"]);
     let address = vm["ip_address"].as_str().unwrap();
     wait_for_page(&[&format!("http://{address}:8000/")], "Directory listing for /");
-    let script = "for p in /proc/[0-9]*; do if grep -aq http.server $p/cmdline; then \
+    let script = "for p in /proc/[0-9]*; do if grep -aq http.serve[r] $p/cmdline; then \
         readlink $p/cwd; stat -c %U $p; fi; done; ls -d /data";
     let out = shell(&daemon, "py", script);
     assert_eq!(String::from_utf8_lossy(&out.stdout), "/srv\nwww-data\n/data\n", "{out:?}");
