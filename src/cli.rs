@@ -331,11 +331,24 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_line_parses() {
+    fn the_seeds_lines_parse() {
         let line = "volantd ctl vms create demo --cpu 2 --memory 512";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
         let CtlCommand::Vms(VmsCommand::Create(create)) = command else { panic!("not create") };
         assert_eq!((create.cpu, create.memory, create.wait), (Some(2), Some(512), true));
+        let line = "volantd ctl plugins install browser --manifest ./manifests/browser.json";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
+        let CtlCommand::Plugins(PluginsCommand::Install(install)) = command else {
+            panic!("not install")
+        };
+        assert_eq!(install.name.as_deref(), Some("browser"));
+        for line in [
+            "volantd ctl vms action demo browser navigate --payload {\"url\":\"https://a\"}",
+            "volantd ctl plugins action browser navigate --payload ./payload.json",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 }

@@ -11,6 +11,7 @@ mod files;
 mod guest;
 mod images;
 mod logs;
+mod plugin_artifacts;
 mod plugins;
 mod processes;
 mod server;
@@ -53,6 +54,13 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/plugins/{plugin}/versions", get(plugins::versions))
         .route("/api/v1/plugins/{plugin}/enabled", post(plugins::set_enabled))
         .route("/api/v1/plugins/{plugin}/rollback", post(plugins::roll_back))
+        .route(
+            "/api/v1/plugins/{plugin}/artifacts",
+            get(plugin_artifacts::list)
+                .post(plugin_artifacts::put)
+                .delete(plugin_artifacts::delete),
+        )
+        .route("/api/v1/plugins/{plugin}/artifacts/{artifact}", get(plugin_artifacts::get))
         .route("/api/v1/schemas/plugin-manifest", get(plugins::schema))
         .route("/api/v1/images", get(images::list))
         .route("/api/v1/images/pull", post(images::pull))

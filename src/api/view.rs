@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay, Vm, VmName,
-    VmState,
+    BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay, PluginArtifact,
+    Vm, VmName, VmState,
 };
 use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
-    BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, ImageView, PluginVersionView,
-    PluginView, VmImageView, VmView, WorkloadView,
+    ArtifactView, BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, ImageView,
+    PluginVersionView, PluginView, VmImageView, VmView, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -146,6 +146,26 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
         image: wish(body.image, body.command, body.ephemeral, body.overlay_mb)?,
     })
+}
+
+/// An artifact for clients.
+pub fn artifact(artifact: &PluginArtifact) -> ArtifactView {
+    let PluginArtifact { id, plugin, entry, created_at_ms, updated_at_ms } = artifact;
+    let entry = entry.clone();
+    ArtifactView {
+        id: *id,
+        plugin_name: plugin.name.to_string(),
+        version: plugin.version.to_string(),
+        artifact_name: entry.name,
+        kind: entry.kind,
+        source_url: entry.source_url,
+        checksum: entry.checksum,
+        format: entry.format,
+        local_path: entry.local_path,
+        size_bytes: entry.size_bytes,
+        created_at: rfc3339(*created_at_ms),
+        updated_at: rfc3339(*updated_at_ms),
+    }
 }
 
 /// A plugin for clients, with the number of its VMs.

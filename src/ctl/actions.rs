@@ -1,13 +1,11 @@
 //! `ctl vms action` and `ctl plugins action`: the answer's body goes to stdout as it comes.
 
-use std::io::Write;
 use std::path::Path;
 
-use http_body_util::BodyExt;
 use hyper::Method;
 
 use crate::cli::{PayloadArgs, PluginActionArgs, VmActionArgs};
-use crate::ctl::client::{Client, Failure, whole};
+use crate::ctl::client::{Client, Failure, print, whole};
 use crate::ctl::source;
 use crate::ctl::vms::{encoded, path};
 
@@ -47,14 +45,7 @@ async fn call(client: &Client, path: &str, payload: PayloadArgs) -> Result<u8, F
         return Err(Client::refusal(answer).await);
     }
     let status = answer.status();
-    let mut body = answer.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::local(error.to_string()))?;
-        let mut stdout = std::io::stdout().lock();
-        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::local(error.to_string()))?;
-    }
+    print(answer.into_body()).await?;
     if status.is_success() {
         return Ok(0);
     }

@@ -1,5 +1,6 @@
 //! One request at a time over the Unix socket or TCP.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -71,6 +72,21 @@ pub type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// A body that is there as a whole.
 pub fn whole(bytes: Vec<u8>) -> Body {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Prints an answer's body as it comes.
+///
+/// # Errors
+/// The daemon hangs up, or nobody reads.
+pub async fn print(mut body: Incoming) -> Result<(), Failure> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::local(format!("cut off: {error}")))?;
+        let mut stdout = std::io::stdout().lock();
+        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|error| Failure::local(error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// A stream to the daemon.

@@ -1,14 +1,10 @@
 //! `vms files ...`: one function for each verb.
 #![expect(clippy::print_stdout, reason = "the output of commands")]
-
-use std::io::Write;
-
 use comfy_table::Table;
-use http_body_util::BodyExt;
 use hyper::Method;
 
 use crate::cli::{FilesCommand, Output};
-use crate::ctl::client::{Client, Failure};
+use crate::ctl::client::{Client, Failure, print};
 use crate::ctl::output;
 use crate::ctl::vms::path;
 use crate::wire::{FileEventView, FileListView, FileView, MoveBody};
@@ -108,15 +104,7 @@ fn list(list: &FileListView, form: Output) -> Result<(), Failure> {
 
 async fn cat(client: &Client, name: &str, path: &str) -> Result<(), Failure> {
     let target = target(name, "/content", &[("path", path)]);
-    let mut body = client.send(Method::GET, &target, None, "*/*").await?.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::local(format!("cut off: {error}")))?;
-        let mut stdout = std::io::stdout().lock();
-        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::local(error.to_string()))?;
-    }
-    Ok(())
+    print(client.send(Method::GET, &target, None, "*/*").await?.into_body()).await
 }
 
 fn event(form: Output) -> impl FnMut(&str, &str) -> Result<(), Failure> {

@@ -13,7 +13,9 @@ mod workload;
 pub use event::{Event, EventKind};
 pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
 pub use name::{InvalidName, VmName};
-pub use plugin::{InvalidWord, PluginName, PluginRef, PluginVersion};
+pub use plugin::{
+    ArtifactEntry, InvalidWord, PluginArtifact, PluginName, PluginRef, PluginVersion,
+};
 pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
 pub use workload::Workload;
 

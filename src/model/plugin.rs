@@ -20,6 +20,40 @@ pub struct PluginRef {
     pub version: PluginVersion,
 }
 
+/// What is known of something that a version is made of; what is empty is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArtifactEntry {
+    /// Unique within the version.
+    pub name: String,
+    /// For example `rootfs` or `initramfs`.
+    pub kind: String,
+    /// Where it comes from.
+    pub source_url: String,
+    /// Its checksum.
+    pub checksum: String,
+    /// What the file holds, for example `raw`.
+    pub format: String,
+    /// Where it is on the host.
+    pub local_path: String,
+    /// Its size; 0 if it is not known.
+    pub size_bytes: u64,
+}
+
+/// An artifact as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginArtifact {
+    /// Number.
+    pub id: i64,
+    /// Whose it is.
+    pub plugin: PluginRef,
+    /// What is known of it.
+    pub entry: ArtifactEntry,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+}
+
 /// Why a name or version was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("1 to 63 letters, digits and {extra}, beginning with a letter or digit; not {text:?}")]

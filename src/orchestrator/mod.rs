@@ -11,6 +11,7 @@ mod images;
 mod machine;
 mod monitor;
 mod overlay;
+mod plugin_artifacts;
 mod plugins;
 mod policy;
 mod processes;

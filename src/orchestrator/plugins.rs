@@ -62,6 +62,19 @@ pub enum PluginError {
         /// The version.
         version: String,
     },
+    /// No such artifact of a version.
+    #[error("version {version:?} of plugin {plugin:?} has no artifact {artifact:?}")]
+    ArtifactNotFound {
+        /// The plugin.
+        plugin: String,
+        /// The version.
+        version: String,
+        /// The artifact.
+        artifact: String,
+    },
+    /// It has as many artifacts as are kept.
+    #[error("plugin {0:?} has as many artifacts as are kept")]
+    TooManyArtifacts(String),
     /// It is disabled.
     #[error("plugin {0:?} is disabled")]
     Disabled(String),
@@ -99,12 +112,14 @@ impl PluginError {
     /// Who must act.
     pub fn kind(&self) -> Kind {
         match self {
-            PluginError::NotFound(_) | PluginError::VersionNotFound { .. } => Kind::NotFound,
+            PluginError::NotFound(_)
+            | PluginError::VersionNotFound { .. }
+            | PluginError::ArtifactNotFound { .. } => Kind::NotFound,
             PluginError::Disabled(_)
             | PluginError::VersionTaken { .. }
             | PluginError::NoEarlierVersion(_)
             | PluginError::InUse { .. } => Kind::Conflict,
-            PluginError::TooManyVersions(_) => Kind::Exhausted,
+            PluginError::TooManyVersions(_) | PluginError::TooManyArtifacts(_) => Kind::Exhausted,
             PluginError::Manifest(_) | PluginError::Merge(_) => Kind::Invalid,
         }
     }
@@ -114,6 +129,8 @@ impl PluginError {
         match self {
             PluginError::NotFound(_) => "plugin_not_found",
             PluginError::VersionNotFound { .. } => "plugin_version_not_found",
+            PluginError::ArtifactNotFound { .. } => "plugin_artifact_not_found",
+            PluginError::TooManyArtifacts(_) => "plugin_artifacts_exhausted",
             PluginError::Disabled(_) => "plugin_disabled",
             PluginError::VersionTaken { .. } => "plugin_version_exists",
             PluginError::TooManyVersions(_) => "plugin_versions_exhausted",
@@ -194,12 +211,20 @@ fn read(row: PluginRow) -> Arc<Plugin> {
     })
 }
 
-fn named(text: &str) -> Result<PluginName, PluginError> {
+/// A name as clients write it.
+///
+/// # Errors
+/// [`PluginError::NotFound`].
+pub fn named(text: &str) -> Result<PluginName, PluginError> {
     // A name that cannot be one is a name that is not there.
     PluginName::try_from(text).map_err(|_| PluginError::NotFound(text.to_owned()))
 }
 
-fn versioned(name: &PluginName, text: &str) -> Result<PluginVersion, PluginError> {
+/// A version as clients write it.
+///
+/// # Errors
+/// [`PluginError::VersionNotFound`].
+pub fn versioned(name: &PluginName, text: &str) -> Result<PluginVersion, PluginError> {
     PluginVersion::try_from(text).map_err(|_| PluginError::VersionNotFound {
         name: name.to_string(),
         version: text.to_owned(),
@@ -238,8 +263,9 @@ impl Orchestrator {
             return Err(PluginError::TooManyVersions(name.to_string()).into());
         }
         let plugin = PluginRef { name: name.clone(), version: version.clone() };
-        let stored =
-            self.shared.store.install_plugin(plugin, text, manifest.enabled, now_ms()).await;
+        let (artifacts, enabled) = (plugin::artifacts_of(&manifest), manifest.enabled);
+        let store = &self.shared.store;
+        let stored = store.install_plugin(plugin, text, artifacts, enabled, now_ms()).await;
         stored.map_err(|error| match error {
             StoreError::PluginVersionTaken => Error::from(PluginError::VersionTaken {
                 name: name.to_string(),
@@ -402,9 +428,12 @@ mod tests {
             "resources": { "cpu_cores": 1, "memory_mb": 64 },
             "workload": { "entrypoint": "httpd" }
         });
-        store.install_plugin(reference("web", "1"), good.to_string(), true, 1).await.unwrap();
+        store
+            .install_plugin(reference("web", "1"), good.to_string(), Vec::new(), true, 1)
+            .await
+            .unwrap();
         let broken = "{\"from\": \"the future\"}".to_owned();
-        store.install_plugin(reference("web", "2"), broken, true, 2).await.unwrap();
+        store.install_plugin(reference("web", "2"), broken, Vec::new(), true, 2).await.unwrap();
         let registry = Registry::default();
         registry.load(&store).await.unwrap();
         let plugin = registry.find(&PluginName::try_from("web").unwrap()).unwrap();

@@ -1,12 +1,14 @@
 //! Plugins' manifests: read, checked, and made into VMs. No I/O; who has installed what is the
 //! orchestrator's to know.
 
+mod artifact;
 mod manifest;
 mod merge;
 mod parse;
 mod rules;
 mod workload;
 
+pub use artifact::{check as check_artifact, of as artifacts_of};
 pub use manifest::{Action, Manifest};
 pub use merge::{MergeError, VmRequest, merge};
 pub use parse::{DOCUMENT_LEN_MAX, InvalidManifest, Language, Refused, manifest, value};

@@ -94,25 +94,37 @@ impl Check {
     }
 
     fn url(&mut self, url: &str, pointer: &str) {
-        let known = ["http://", "https://", "file://", "/"];
-        let good = known.iter().any(|begin| url.starts_with(begin) && begin.len() < url.len());
-        let reason = "begins with http://, https://, file:// or /";
-        self.rule(good && is_text(url), pointer, reason);
+        self.rule(is_url(url), pointer, URL_RULE);
     }
 
     fn checksum(&mut self, checksum: Option<&str>, pointer: &str) {
-        let Some(checksum) = checksum else { return };
-        let hex = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit());
-        let good = match checksum.split_once(':') {
-            Some(("sha256", digits)) => digits.len() == 64 && hex(digits),
-            Some(_) => false,
-            None => 32 <= checksum.len() && hex(checksum),
-        };
-        self.rule(good, pointer, "sha256: and 64 hexadecimal digits, or at least 32 alone");
+        self.rule(checksum.is_none_or(is_checksum), pointer, CHECKSUM_RULE);
     }
 }
 
-fn is_text(text: &str) -> bool {
+/// The rule for a place that bytes come from.
+pub const URL_RULE: &str = "begins with http://, https://, file:// or /";
+/// The rule for a checksum.
+pub const CHECKSUM_RULE: &str = "sha256: and 64 hexadecimal digits, or at least 32 alone";
+
+/// Whether [`URL_RULE`] holds.
+pub fn is_url(url: &str) -> bool {
+    let known = ["http://", "https://", "file://", "/"];
+    known.iter().any(|begin| url.starts_with(begin) && begin.len() < url.len()) && is_text(url)
+}
+
+/// Whether [`CHECKSUM_RULE`] holds.
+pub fn is_checksum(checksum: &str) -> bool {
+    let hex = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit());
+    match checksum.split_once(':') {
+        Some(("sha256", digits)) => digits.len() == 64 && hex(digits),
+        Some(_) => false,
+        None => 32 <= checksum.len() && hex(checksum),
+    }
+}
+
+/// Whether a text is short and without control characters.
+pub fn is_text(text: &str) -> bool {
     text.len() <= TEXT_LEN_MAX && !text.chars().any(char::is_control)
 }
 
@@ -297,7 +309,7 @@ fn workload_section(check: &mut Check, manifest: &Manifest) {
         "must name a program",
     );
     if let Some(signal) = &section.stop_signal {
-        let known = workload::signal_number(signal).is_some();
+        let known = volant_protocol::signal_number(signal).is_some();
         check.rule(known, "/workload/stop_signal", "a signal's name or number, e.g. SIGTERM");
     }
     if named && let Err(refused) = workload::of(manifest) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::Uri;
-use volant_protocol::{HealthCheck, Probe, Restart};
+use volant_protocol::{HealthCheck, Probe, Restart, signal_number};
 
 use crate::model::Workload;
 use crate::plugin::manifest::{Manifest, RestartPolicy, RestartSection, WorkloadSection};
@@ -15,24 +15,6 @@ const ENDPOINT_START_PERIOD_MS_MIN: u64 = 120_000;
 const ENDPOINT_TIMEOUT_MS: u64 = 5_000;
 const ENDPOINT_INTERVAL_MS: u64 = 10_000;
 const ENDPOINT_RETRIES: u32 = 3;
-/// Names of Linux's signals on x86-64 by number, from 1 (signal(7)).
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
-/// Number of a signal given by name, with or without `SIG`, or by number.
-pub fn signal_number(text: &str) -> Option<u8> {
-    let name = text.trim().to_ascii_uppercase();
-    if let Ok(number) = name.parse::<u8>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let index = SIGNALS.iter().position(|known| *known == name)?;
-    u8::try_from(index + 1).ok()
-}
-
 fn url(manifest: &Manifest) -> Option<Uri> {
     manifest.workload.as_ref()?.base_url.as_deref().and_then(|url| base_url(url).ok())
 }

@@ -4,6 +4,7 @@
 mod events;
 mod images;
 mod migrate;
+mod plugin_artifacts;
 mod plugins;
 mod vms;
 
@@ -41,6 +42,9 @@ pub enum StoreError {
     /// There is no such plugin or version, or it is disabled.
     #[error("there is no such plugin, or it is disabled")]
     NoPlugin,
+    /// The plugin has as many artifacts as are kept.
+    #[error("the plugin has as many artifacts as are kept")]
+    TooManyArtifacts,
     /// That version has another manifest.
     #[error("that version has another manifest")]
     PluginVersionTaken,

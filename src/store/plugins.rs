@@ -2,8 +2,8 @@
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use crate::model::{PluginName, PluginRef, PluginVersion};
-use crate::store::{Store, StoreError, sqlite};
+use crate::model::{ArtifactEntry, PluginName, PluginRef, PluginVersion};
+use crate::store::{Store, StoreError, plugin_artifacts, sqlite};
 
 /// A plugin as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub struct PluginVersionRow {
 
 impl Store {
     /// Stores a version and makes it the current one. A plugin that is new gets `enabled`, one that
-    /// is known keeps what it has. The same version with the same manifest is no error.
+    /// is known keeps what it has. The same version with the same manifest is no error; a new one
+    /// comes with its artifacts.
     ///
     /// # Errors
     /// [`StoreError::PluginVersionTaken`] when that version has another manifest.
@@ -43,6 +44,7 @@ impl Store {
         &self,
         plugin: PluginRef,
         manifest: String,
+        artifacts: Vec<ArtifactEntry>,
         enabled: bool,
         now_ms: i64,
     ) -> Result<(), StoreError> {
@@ -65,14 +67,17 @@ impl Store {
             match known {
                 Some(known) if known == manifest => Ok(()),
                 Some(_) => Err(StoreError::PluginVersionTaken),
-                None => tx
-                    .execute(
+                None => {
+                    tx.execute(
                         "INSERT INTO plugin_versions (plugin, version, manifest, installed_at_ms) \
                          VALUES (?1, ?2, ?3, ?4)",
                         params![name, version, manifest, now_ms],
                     )
-                    .map(drop)
-                    .map_err(sqlite("store a plugin's version")),
+                    .map_err(sqlite("store a plugin's version"))?;
+                    let mut artifacts = artifacts.iter();
+                    artifacts
+                        .try_for_each(|entry| plugin_artifacts::put(tx, &plugin, entry, now_ms))
+                }
             }
         })
         .await

@@ -3,8 +3,8 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::{
-    BootProtocol, Digest, Disk, EventKind, Image, ImageRoot, NewVm, Overlay, PluginName, PluginRef,
-    PluginVersion, VmName, VmSpec, VmState, Workload,
+    ArtifactEntry, BootProtocol, Digest, Disk, EventKind, Image, ImageRoot, NewVm, Overlay,
+    PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, Workload,
 };
 
 fn workload() -> Workload {
@@ -110,10 +110,10 @@ async fn create_of(store: &Store, plugin: PluginRef) -> Result<crate::model::Vm,
 async fn versions_of_a_plugin_are_kept_and_do_not_change() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("state.db")).unwrap();
-    store.install_plugin(plugin("1"), "one".to_owned(), true, 1).await.unwrap();
+    store.install_plugin(plugin("1"), "one".to_owned(), Vec::new(), true, 1).await.unwrap();
     store.set_plugin_enabled(plugin("1").name, false, 2).await.unwrap();
-    store.install_plugin(plugin("2"), "two".to_owned(), true, 3).await.unwrap();
-    let taken = store.install_plugin(plugin("1"), "other".to_owned(), true, 4).await;
+    store.install_plugin(plugin("2"), "two".to_owned(), Vec::new(), true, 3).await.unwrap();
+    let taken = store.install_plugin(plugin("1"), "other".to_owned(), Vec::new(), true, 4).await;
     assert!(matches!(taken, Err(StoreError::PluginVersionTaken)));
     let [row] = &store.list_plugins().await.unwrap()[..] else { panic!("not one plugin") };
     assert_eq!((row.current.as_str(), row.enabled), ("2", false), "a refusal changes nothing");
@@ -121,7 +121,7 @@ async fn versions_of_a_plugin_are_kept_and_do_not_change() {
     let versions: Vec<_> =
         row.versions.iter().map(|v| (v.version.as_str(), v.manifest.as_str())).collect();
     assert_eq!(versions, [("1", "one"), ("2", "two")]);
-    store.install_plugin(plugin("1"), "one".to_owned(), true, 5).await.unwrap();
+    store.install_plugin(plugin("1"), "one".to_owned(), Vec::new(), true, 5).await.unwrap();
     store.set_plugin_version(plugin("2"), 6).await.unwrap();
     let none = store.set_plugin_version(plugin("3"), 6).await;
     assert!(matches!(none, Err(StoreError::NoPlugin)));
@@ -133,7 +133,7 @@ async fn a_plugin_stays_while_vms_are_made_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("state.db")).unwrap();
     assert!(matches!(create_of(&store, plugin("1")).await, Err(StoreError::NoPlugin)));
-    store.install_plugin(plugin("1"), "one".to_owned(), false, 1).await.unwrap();
+    store.install_plugin(plugin("1"), "one".to_owned(), Vec::new(), false, 1).await.unwrap();
     assert!(matches!(create_of(&store, plugin("1")).await, Err(StoreError::NoPlugin)), "disabled");
     store.set_plugin_enabled(plugin("1").name, true, 2).await.unwrap();
     assert!(matches!(create_of(&store, plugin("2")).await, Err(StoreError::NoPlugin)));
@@ -167,4 +167,34 @@ async fn images_are_replaced_by_name() {
     store.delete_image("a".to_owned()).await.unwrap();
     store.delete_image("a".to_owned()).await.unwrap();
     assert_eq!(store.list_images().await.unwrap(), [image("b", 3)]);
+}
+
+#[tokio::test]
+async fn artifacts_belong_to_a_version_and_go_with_their_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    let entry = |name: &str, kind: &str| ArtifactEntry {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        size_bytes: 7,
+        ..ArtifactEntry::default()
+    };
+    let lost = store.put_artifact(plugin("1"), entry("a", "x"), 1).await;
+    assert!(matches!(lost, Err(StoreError::NoPlugin)));
+    let own = vec![entry("rootfs", "rootfs")];
+    store.install_plugin(plugin("1"), "one".to_owned(), own, true, 1).await.unwrap();
+    store.put_artifact(plugin("2"), entry("a", "x"), 2).await.unwrap();
+    store.put_artifact(plugin("1"), entry("rootfs", "other"), 3).await.unwrap();
+    let name = plugin("1").name;
+    let all = store.list_artifacts(name.clone(), None).await.unwrap();
+    let shown: Vec<_> = all
+        .iter()
+        .map(|a| (a.plugin.version.as_str(), a.entry.name.as_str(), a.entry.kind.as_str()))
+        .collect();
+    assert_eq!(shown, [("1", "rootfs", "other"), ("2", "a", "x")]);
+    assert_eq!((all[0].created_at_ms, all[0].updated_at_ms, all[0].entry.size_bytes), (1, 3, 7));
+    store.delete_artifacts(name.clone(), Some(plugin("2").version)).await.unwrap();
+    assert_eq!(store.list_artifacts(name.clone(), None).await.unwrap(), all[..1]);
+    store.remove_plugin(name.clone()).await.unwrap();
+    assert_eq!(store.list_artifacts(name, None).await.unwrap(), []);
 }

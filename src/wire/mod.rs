@@ -16,7 +16,9 @@ pub use file::{
     TimeSyncView,
 };
 pub use images::*;
-pub use plugin::{PluginList, PluginVersionView, PluginView, Rollback, SetEnabled};
+pub use plugin::{
+    ArtifactView, PluginList, PluginVersionView, PluginView, PutArtifact, Rollback, SetEnabled,
+};
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
 

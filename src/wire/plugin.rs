@@ -60,3 +60,63 @@ pub struct Rollback {
     /// The version to make current; the one installed before the current one if absent.
     pub version: Option<String>,
 }
+
+/// `POST /api/v1/plugins/{plugin}/artifacts`. What is left out is not known.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutArtifact {
+    /// Version of the plugin.
+    pub version: String,
+    /// Unique within the version.
+    pub artifact_name: String,
+    /// For example `rootfs` or `initramfs`.
+    #[serde(default)]
+    pub kind: String,
+    /// Where it comes from.
+    #[serde(default)]
+    pub source_url: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    #[serde(default)]
+    pub checksum: String,
+    /// For example `raw`.
+    #[serde(default)]
+    pub format: String,
+    /// Where it is on the host.
+    #[serde(default)]
+    pub local_path: String,
+    /// Its size.
+    #[serde(default)]
+    pub size_bytes: u64,
+}
+
+/// An artifact. The names are those of the original Volant, which shows its own structure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ArtifactView {
+    /// Number.
+    #[serde(rename = "ID")]
+    pub id: i64,
+    /// The plugin.
+    pub plugin_name: String,
+    /// Its version.
+    pub version: String,
+    /// Unique within the version.
+    pub artifact_name: String,
+    /// For example `rootfs` or `initramfs`.
+    pub kind: String,
+    /// Where it comes from.
+    #[serde(rename = "SourceURL")]
+    pub source_url: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    pub checksum: String,
+    /// For example `raw`.
+    pub format: String,
+    /// Where it is on the host.
+    pub local_path: String,
+    /// Its size; 0 if it is not known.
+    pub size_bytes: u64,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC.
+    pub updated_at: String,
+}

@@ -91,37 +91,12 @@ pub enum Signal {
     Name(String),
 }
 
-/// Names and numbers of signals (Linux, x86-64).
-const SIGNALS: [(&str, u8); 16] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ABRT", 6),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("CHLD", 17),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("WINCH", 28),
-];
-
 impl Signal {
     /// Its number; none for a name that is not known.
     pub fn number(&self) -> Option<u8> {
         match self {
             Signal::Number(number) => Some(*number),
-            Signal::Name(name) => {
-                let name = name.to_ascii_uppercase();
-                let name = name.strip_prefix("SIG").unwrap_or(&name);
-                let known = SIGNALS.iter().find(|(known, _)| *known == name);
-                known.map(|(_, number)| *number).or_else(|| name.parse().ok())
-            }
+            Signal::Name(name) => volant_protocol::signal_number(name),
         }
     }
 }

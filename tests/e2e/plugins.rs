@@ -264,6 +264,16 @@ fn manifests_are_refused_by_field_and_versions_roll_back() {
     ok(&daemon.ctl(&["plugins", "rollback", "web", "--version", "2.0.0"]));
     assert_eq!(memory(), 128);
     refused(&daemon.ctl(&["plugins", "rollback", "web", "--version", "3"]), 3, "no version");
+    let artifacts = "/api/v1/plugins/web/artifacts";
+    let own = client.get(&format!("{artifacts}/initramfs?version=2.0.0")).json();
+    assert_eq!((&own["Kind"], &own["SourceURL"]), (&json!("initramfs"), &json!("builtin:default")));
+    let more = json!({ "version": "2.0.0", "artifact_name": "notes", "size_bytes": 7 });
+    assert_eq!(client.post(artifacts, &more).status.as_u16(), 201);
+    let all = client.get(&format!("{artifacts}?version=2.0.0")).json();
+    assert_eq!((&all[1]["ArtifactName"], &all[1]["SizeBytes"]), (&json!("notes"), &json!(7)));
+    assert_eq!(client.get(artifacts).json().as_array().unwrap().len(), 3);
+    assert_eq!(client.get(&format!("{artifacts}/notes")).status.as_u16(), 400);
+    assert_eq!(client.get(&format!("{artifacts}/none?version=2.0.0")).status.as_u16(), 404);
     let list = client.get("/api/v1/plugins").json();
     assert_eq!(
         (&list["plugins"], &list["items"][0]["version"]),

@@ -10,6 +10,7 @@ mod frame;
 mod message;
 mod observe;
 mod process;
+mod signal;
 mod workload;
 
 pub use file::{FileEvent, FileEventKind, FileInfo, FileKind, FileList, MoveRequest};
@@ -21,6 +22,7 @@ pub use observe::{ClockTime, GuestMetrics, ListeningPort};
 pub use process::{
     Deadline, ProcessInfo, ProcessRequest, ProcessStatus, SignalRequest, TerminalSize,
 };
+pub use signal::signal_number;
 pub use workload::{
     HealthCheck, Probe, Restart, RestartPolicy, Workload, WorkloadCondition, WorkloadExit,
     WorkloadReport,
