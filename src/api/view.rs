@@ -98,7 +98,9 @@ fn wish(
     overlay_mib: Option<u64>,
 ) -> Result<Option<ImageWish>, crate::orchestrator::Error> {
     match name {
-        Some(name) => Ok(Some(ImageWish { name, digest: None, command, ephemeral, overlay_mib })),
+        Some(name) => {
+            Ok(Some(ImageWish { name, command, ephemeral, overlay_mib, ..ImageWish::default() }))
+        }
         None if command.is_empty() && !ephemeral && overlay_mib.is_none() => Ok(None),
         None => Err(InvalidSpec {
             field: "image",

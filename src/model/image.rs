@@ -224,6 +224,8 @@ pub struct ImageWish {
     pub digest: Option<Digest>,
     /// In place of the image's own arguments; empty for those.
     pub command: Vec<String>,
+    /// What is said of the workload; wins over the image's own. It need not name a program.
+    pub workload: Option<volant_protocol::Workload>,
     /// What is written is gone when the VM stops.
     pub ephemeral: bool,
     /// Size of the disk for what is written, in MiB; the configured one if absent.

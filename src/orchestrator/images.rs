@@ -383,7 +383,7 @@ impl Orchestrator {
     ) -> Result<(NewVm, OwnedRwLockReadGuard<()>), Error> {
         let entered = self.shared.images.enter().await;
         let Some(wish) = new.image.take() else { return Ok((new, entered)) };
-        let ImageWish { name, digest, command, ephemeral, overlay_mib } = wish;
+        let ImageWish { name, digest, command, workload, ephemeral, overlay_mib } = wish;
         let details = self.inspect_image(&name).await?;
         if let Some(expected) = digest.filter(|digest| *digest != details.image.manifest) {
             let (what, found) = (details.image.reference, details.image.manifest);
@@ -393,7 +393,8 @@ impl Orchestrator {
             cmd: if command.is_empty() { details.run.cmd.clone() } else { command },
             ..details.run
         };
-        let given = new.spec.workload.as_ref().map(|workload| workload.plain().clone());
+        let own = new.spec.workload.as_ref().map(|workload| workload.plain().clone());
+        let given = workload.or(own);
         let workload = oci::workload(&run, given)?;
         let own = std::mem::replace(&mut new.spec.env, oci::environment(&run));
         new.spec.env.extend(own);

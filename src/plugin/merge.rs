@@ -107,7 +107,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
     }
     if let Some(refused) = unsupported(manifest) {
-        return Err(MergeError::Unsupported(refused));
+        return Err(unsupported_by(refused));
     }
     if spec.initramfs.is_none()
         && let Some(initramfs) = &manifest.initramfs
@@ -121,37 +121,59 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         .filter_map(|disk| Some(Disk { path: host_path(&disk.source)?, readonly: disk.readonly }));
     spec.disks = disks.chain(spec.disks).collect();
     spec.env = with(&manifest.env, &request.env);
-    let workload = workload::of(manifest).map_err(MergeError::Unsupported)?;
-    spec.workload = workload.map(|workload| workload::with_env(&workload, &request.env));
+    let said = workload::plain(manifest).map(|mut said| {
+        workload::drop_env(&mut said, &request.env);
+        said
+    });
+    // An image may say itself what it runs; what the manifest says beside that is kept for it.
+    let (own, for_image) = match said {
+        Some(said) if said.argv.is_empty() => (None, Some(said)),
+        said => (said, None),
+    };
+    spec.workload =
+        own.map(|own| workload::checked(own, manifest)).transpose().map_err(unsupported_by)?;
     let mut labels = with(&manifest.labels, &request.labels);
     let own = [("volant.plugin", &manifest.name), ("volant.runtime", &manifest.runtime)];
     labels.extend(own.map(|(name, value)| (name.to_owned(), value.clone())));
-    let refused = |pointer: &str, error: crate::model::InvalidWord| {
-        MergeError::Unsupported(Refused::new(pointer, error.to_string()))
-    };
-    let plugin = PluginRef {
-        name: PluginName::try_from(manifest.name.as_str())
-            .map_err(|error| refused("/name", error))?,
-        version: PluginVersion::try_from(manifest.version.as_str())
-            .map_err(|error| refused("/version", error))?,
-    };
+    let plugin = Some(reference(manifest)?);
     let runtime = manifest.runtime.clone();
     let image = match (request.image, &manifest.image) {
-        (None, Some(name)) => Some(manifest_image(name, manifest.image_digest.as_deref())?),
+        (None, Some(name)) => Some(manifest_image(name, manifest)?),
         (image, _) => image,
     };
-    Ok(NewVm { name: request.name, spec, runtime, plugin: Some(plugin), labels, image })
+    let image = image.map(|wish| ImageWish { workload: for_image, ..wish });
+    Ok(NewVm { name: request.name, spec, runtime, plugin, labels, image })
+}
+
+fn unsupported_by(refused: Refused) -> MergeError {
+    MergeError::Unsupported(refused)
+}
+
+/// Name and version of a manifest.
+fn reference(manifest: &Manifest) -> Result<PluginRef, MergeError> {
+    let refused = |pointer: &str, error: crate::model::InvalidWord| {
+        unsupported_by(Refused::new(pointer, error.to_string()))
+    };
+    let name = PluginName::try_from(manifest.name.as_str());
+    let version = PluginVersion::try_from(manifest.version.as_str());
+    Ok(PluginRef {
+        name: name.map_err(|error| refused("/name", error))?,
+        version: version.map_err(|error| refused("/version", error))?,
+    })
 }
 
 /// The manifest's image, pinned by its digest if it names one.
-fn manifest_image(name: &str, digest: Option<&str>) -> Result<ImageWish, MergeError> {
-    let refused = |pointer, error: InvalidReference| {
-        MergeError::Unsupported(Refused::new(pointer, error.to_string()))
-    };
-    let digest = digest.map(Digest::try_from).transpose();
+fn manifest_image(name: &str, manifest: &Manifest) -> Result<ImageWish, MergeError> {
+    let refused =
+        |pointer, error: InvalidReference| unsupported_by(Refused::new(pointer, error.to_string()));
+    let digest = manifest.image_digest.as_deref().map(Digest::try_from).transpose();
+    let workload = manifest.workload.as_ref();
+    let own_program = workload.is_none_or(|section| section.entrypoint.as_slice().is_empty());
+    let args = workload.map(|section| section.args.clone()).filter(|_| own_program);
     Ok(ImageWish {
         name: name.to_owned(),
         digest: digest.map_err(|error| refused("/image_digest", error))?,
+        command: args.unwrap_or_default(),
         ..ImageWish::default()
     })
 }

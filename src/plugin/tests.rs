@@ -407,6 +407,34 @@ fn what_cannot_be_made_is_refused_by_field() {
 }
 
 #[test]
+fn what_a_manifest_says_beside_its_image_is_kept_for_it() {
+    let manifest = read(&json!({
+        "name": "nginx", "version": "1", "image": "nginx:1.27",
+        "image_digest": format!("sha256:{}", "ab".repeat(32)),
+        "resources": { "cpu_cores": 1, "memory_mb": 256 },
+        "ports": [{ "port": 80 }],
+        "workload": {
+            "args": ["-g", "daemon off;"], "env": { "A": "1", "B": "2" }, "stop_signal": "SIGQUIT",
+            "restart": { "policy": "always" }
+        },
+        "health": { "http": { "path": "/" } }
+    }))
+    .unwrap();
+    let asked = VmRequest { env: map(&[("A", "own")]), ..request("vm") };
+    let new = merge(Some(&manifest), asked).unwrap();
+    assert_eq!(new.spec.workload, None, "the program is the image's to say");
+    let wish = new.image.unwrap();
+    assert_eq!((wish.name.as_str(), wish.command.len()), ("nginx:1.27", 2));
+    assert!(wish.digest.is_some());
+    let said = wish.workload.unwrap();
+    assert_eq!((said.argv.len(), said.stop_signal), (0, Some(3)));
+    assert_eq!(said.env, map(&[("B", "2")]));
+    assert_eq!(said.restart.policy, volant_protocol::RestartPolicy::Always);
+    let probe = volant_protocol::Probe::Http { port: 80, path: "/".to_owned() };
+    assert_eq!(said.health.unwrap().probe, probe);
+}
+
+#[test]
 fn the_originals_health_check_keeps_its_meaning() {
     let mut document = with(full(), "/health", Value::Null);
     document = with(document, "/health_check", json!({ "endpoint": "/up", "timeout_ms": 300_000 }));

@@ -37,42 +37,64 @@ pub fn full_path(manifest: &Manifest, path: &str) -> String {
 /// # Errors
 /// The field that breaks a limit.
 pub fn of(manifest: &Manifest) -> Result<Option<Workload>, Refused> {
-    let Some(section) = &manifest.workload else { return Ok(None) };
+    let named = plain(manifest).filter(|plain| !plain.argv.is_empty());
+    named.map(|plain| checked(plain, manifest)).transpose()
+}
+
+/// What a manifest says of its workload, checked.
+///
+/// # Errors
+/// The field that breaks a limit.
+pub fn checked(plain: volant_protocol::Workload, manifest: &Manifest) -> Result<Workload, Refused> {
+    Workload::try_from(plain).map_err(|error| {
+        Refused::new(pointer_to(error.field, manifest.health.is_some()), error.reason)
+    })
+}
+
+/// What a manifest says of its workload, unchecked; without a program where that is the image's to
+/// say.
+pub fn plain(manifest: &Manifest) -> Option<volant_protocol::Workload> {
+    let health = health(manifest);
+    let Some(section) = &manifest.workload else {
+        return health.map(|health| volant_protocol::Workload {
+            health: Some(health),
+            ..volant_protocol::Workload::default()
+        });
+    };
     let WorkloadSection { entrypoint, args, env, workdir, user, stop_signal, restart, .. } =
         section;
-    let argv: Vec<String> = entrypoint.as_slice().iter().chain(args).cloned().collect();
-    if entrypoint.as_slice().is_empty() {
-        return Ok(None);
-    }
-    let plain = volant_protocol::Workload {
+    let program = entrypoint.as_slice();
+    let argv = if program.is_empty() { Vec::new() } else { [program, args].concat() };
+    Some(volant_protocol::Workload {
         argv,
         env: env.clone(),
         cwd: workdir.clone(),
         user: user.clone(),
         stop_signal: stop_signal.as_deref().and_then(signal_number),
         restart: restart.as_ref().map_or_else(Restart::default, restart_of),
-        health: health(manifest),
-    };
-    Workload::try_from(plain).map(Some).map_err(|error| {
-        let pointer = match error.field {
-            "workload.argv" => "/workload/entrypoint",
-            "workload.env" => "/workload/env",
-            "workload.cwd" => "/workload/workdir",
-            "workload.user" => "/workload/user",
-            "workload.restart" => "/workload/restart",
-            "workload.health.interval_ms" => "/health/interval_ms",
-            "workload.health.timeout_ms" => "/health/timeout_ms",
-            "workload.health.retries" => "/health/retries",
-            "workload.health.start_period_ms" => "/health/start_period_ms",
-            "workload.health.argv" => "/health/exec/command",
-            "workload.health.port" if manifest.health.is_none() => "/health_check",
-            "workload.health.port" => "/health",
-            "workload.health.path" if manifest.health.is_none() => "/health_check/endpoint",
-            "workload.health.path" => "/health/http/path",
-            _ => "/workload",
-        };
-        Refused::new(pointer, error.reason)
+        health,
     })
+}
+
+/// Where in the manifest a field of the workload is.
+fn pointer_to(field: &str, has_health: bool) -> &'static str {
+    match field {
+        "workload.argv" => "/workload/entrypoint",
+        "workload.env" => "/workload/env",
+        "workload.cwd" => "/workload/workdir",
+        "workload.user" => "/workload/user",
+        "workload.restart" => "/workload/restart",
+        "workload.health.interval_ms" => "/health/interval_ms",
+        "workload.health.timeout_ms" => "/health/timeout_ms",
+        "workload.health.retries" => "/health/retries",
+        "workload.health.start_period_ms" => "/health/start_period_ms",
+        "workload.health.argv" => "/health/exec/command",
+        "workload.health.port" if !has_health => "/health_check",
+        "workload.health.port" => "/health",
+        "workload.health.path" if !has_health => "/health_check/endpoint",
+        "workload.health.path" => "/health/http/path",
+        _ => "/workload",
+    }
 }
 
 fn restart_of(section: &RestartSection) -> Restart {
@@ -117,10 +139,7 @@ pub fn health(manifest: &Manifest) -> Option<HealthCheck> {
     })
 }
 
-/// The workload with a VM's own variables, which win over the manifest's.
-pub fn with_env(workload: &Workload, env: &BTreeMap<String, String>) -> Workload {
-    let mut plain = workload.plain().clone();
-    plain.env.retain(|name, _| !env.contains_key(name));
-    // Fewer variables than in a checked workload break no limit.
-    Workload::try_from(plain).unwrap_or_else(|_| workload.clone())
+/// Leaves out the variables that a VM has of its own, which win over the manifest's.
+pub fn drop_env(plain: &mut volant_protocol::Workload, own: &BTreeMap<String, String>) {
+    plain.env.retain(|name, _| !own.contains_key(name));
 }

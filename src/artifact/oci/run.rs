@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use volant_protocol::{HealthCheck, Probe, Workload};
+use volant_protocol::{HealthCheck, Probe, Workload, signal_number};
 
 use crate::artifact::oci::ImageError;
 use crate::artifact::oci::document::{Healthcheck, RunConfig};
@@ -11,16 +11,6 @@ use crate::artifact::oci::document::{Healthcheck, RunConfig};
 const INTERVAL_MS: u64 = 30_000;
 const TIMEOUT_MS: u64 = 30_000;
 const RETRIES: u32 = 3;
-/// Signals by name (Linux on x86-64), from 1.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-/// SIGRTMIN of the C library, which images mean.
-const SIGRTMIN: u8 = 34;
-const SIGNAL_MAX: u8 = 64;
-
 /// The environment of everything that runs in an image.
 pub fn environment(run: &RunConfig) -> BTreeMap<String, String> {
     // A name without a value is what Docker takes from the host; there is none.
@@ -44,7 +34,7 @@ pub fn workload(run: &RunConfig, given: Option<Workload>) -> Result<Option<Workl
     let stop_signal =
         match run.stop_signal.as_str() {
             "" => None,
-            text => Some(signal(text).ok_or_else(|| {
+            text => Some(signal_number(text).ok_or_else(|| {
                 ImageError::Invalid(format!("the stop signal {text:.40?} is none"))
             })?),
         };
@@ -72,21 +62,6 @@ fn folder(text: &str) -> Option<String> {
         text if text.starts_with('/') => Some(text.to_owned()),
         text => Some(format!("/{text}")),
     }
-}
-
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
-fn signal(text: &str) -> Option<u8> {
-    if let Ok(number) = text.parse::<u8>() {
-        return (1..=SIGNAL_MAX).contains(&number).then_some(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(rest) = name.strip_prefix("RTMIN") {
-        let more = if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse::<u8>().ok()? };
-        return SIGRTMIN.checked_add(more).filter(|number| *number <= SIGNAL_MAX);
-    }
-    let index = SIGNALS.iter().position(|known| *known == name)?;
-    u8::try_from(index + 1).ok()
 }
 
 fn health(check: &Healthcheck) -> Option<HealthCheck> {
@@ -164,14 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_have_names_and_numbers() {
-        let table = [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMIN", 34)];
-        for (text, number) in table {
-            assert_eq!(signal(text), Some(number), "{text}");
-        }
-        for text in ["0", "65", "SIGNOPE", "SIGRTMIN+31", "SIGRTMIN-1", "SIGRTMIN+x"] {
-            assert_eq!(signal(text), None, "{text}");
-        }
+    fn an_image_may_say_that_it_has_no_health_check() {
         let none = Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() };
         assert_eq!(health(&none), None);
     }
