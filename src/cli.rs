@@ -1,5 +1,6 @@
 //! The command line as plain data. No effects, no defaults that depend on the machine.
 
+mod access;
 mod actions;
 mod file;
 mod images;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use access::{AuditArgs, McpArgs, ScopeWord, TokensCommand};
 pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
@@ -45,6 +47,8 @@ pub enum Command {
     },
     /// Talk to a running daemon
     Ctl(CtlArgs),
+    /// Speak MCP on stdin and stdout, for agents on this machine
+    Mcp(McpArgs),
 }
 
 /// What to do with the configuration.
@@ -105,6 +109,12 @@ pub struct ServeFlags {
     /// Bytes kept of what each VM's workload writes
     #[arg(long, env = "VOLANT_LOG_BYTES_MAX")]
     pub log_bytes_max: Option<u64>,
+    /// Networks that may connect by TCP, e.g. 192.0.2.0/24; none means all
+    #[arg(long, env = "VOLANT_ALLOW", value_delimiter = ',')]
+    pub allow: Option<Vec<String>>,
+    /// Requests that each token has per second; 0 for no limit
+    #[arg(long, env = "VOLANT_REQUESTS_PER_SECOND_MAX")]
+    pub requests_per_second_max: Option<u32>,
     /// Log filter, e.g. info or volantd=debug
     #[arg(long, env = "VOLANT_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -150,6 +160,13 @@ pub enum CtlCommand {
     /// Bring, look at and remove images
     #[command(subcommand)]
     Images(ImagesCommand),
+    /// Show the daemon's version and how many VMs there are
+    Info,
+    /// Who may call over TCP
+    #[command(subcommand)]
+    Tokens(TokensCommand),
+    /// Who has changed what, newest first
+    Audit(AuditArgs),
     /// Follow what happens, one event a line
     Events {
         /// Begin after this event
@@ -176,6 +193,17 @@ pub enum VmsCommand {
     Stop(ChangeArgs),
     /// Stop, then start
     Restart(ChangeArgs),
+    /// Return once a VM is in a phase
+    Await {
+        /// Name of the VM
+        name: String,
+        /// What to wait for
+        #[arg(long = "for", value_enum, default_value = "running")]
+        phase: PhaseWord,
+        /// How long to wait, in seconds
+        #[arg(long, default_value_t = 120)]
+        timeout: u64,
+    },
     /// Remove a VM and all that is its own
     Delete {
         /// Name of the VM
@@ -213,6 +241,21 @@ pub enum VmsCommand {
         /// Name of the VM
         name: String,
     },
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PhaseWord {
+    /// Its agent has answered
+    Running,
+    /// It runs, and its workload, if it has one, is ready
+    Ready,
+    /// It is down
+    Stopped,
+    /// It is down, and not by anyone's wish
+    Failed,
+    /// It is gone
+    Deleted,
 }
 
 /// Arguments of create.

@@ -46,6 +46,10 @@ pub struct Config {
     pub memory_percent_max: u8,
     /// Bytes kept of what each VM's workload writes, at least 64 KiB.
     pub log_bytes_max: u64,
+    /// Networks that may connect by TCP, e.g. 192.0.2.0/24; none means all.
+    pub allow: Vec<String>,
+    /// Requests that each token has per second; 0 for no limit.
+    pub requests_per_second_max: u32,
     /// Log filter.
     pub log_level: String,
     /// Where images may come from, and what they may take.
@@ -115,6 +119,8 @@ struct File {
     stop_timeout_ms: Option<u64>,
     memory_percent_max: Option<u8>,
     log_bytes_max: Option<u64>,
+    allow: Option<Vec<String>>,
+    requests_per_second_max: Option<u32>,
     log_level: Option<String>,
     images: Option<ImageSettings>,
 }
@@ -173,6 +179,11 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
         log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
         images: file.images.unwrap_or_default(),
+        allow: flags.allow.or(file.allow).unwrap_or_default(),
+        requests_per_second_max: flags
+            .requests_per_second_max
+            .or(file.requests_per_second_max)
+            .unwrap_or(10_000),
         log_level: flags.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
         state_dir,
     };

@@ -13,5 +13,6 @@ fn main() -> ExitCode {
         Some(Command::Serve(flags)) => daemon::main(&flags),
         Some(Command::Config { show: _, flags }) => daemon::show_config(&flags),
         Some(Command::Ctl(ctl)) => ctl::main(ctl),
+        Some(Command::Mcp(args)) => ctl::serve_mcp(&args),
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,15 +18,48 @@ use crate::api::error::Refusal;
 use crate::api::view;
 use crate::model::Event;
 use crate::orchestrator::Orchestrator;
+use crate::wire::EventsView;
 
 /// Stored events read at once.
 const PAGE_LEN: usize = 256;
 
 /// Query of events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Since {
+    /// Begin after this event.
     since: Option<i64>,
+}
+
+/// Query of a page of events.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// Begin after this event; 0 is the oldest there is.
+    #[serde(default)]
+    since: i64,
+    /// Events at once, 1 to 256.
+    #[schemars(range(min = 1, max = 256))]
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/events/history`: a page of what has happened.
+///
+/// # Errors
+/// A problem.
+pub async fn history(
+    State(orchestrator): State<Orchestrator>,
+    query: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<EventsView>, Refusal> {
+    let Query(Page { since, limit }) = query?;
+    let limit = limit.unwrap_or(PAGE_LEN);
+    if !(1..=PAGE_LEN).contains(&limit) || since < 0 {
+        let text = format!("since: 0 or more; limit: 1 to {PAGE_LEN}");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", text));
+    }
+    let (events, reset) = orchestrator.events_since(since, limit).await?;
+    let last_id = events.last().map_or(since, |event| event.id);
+    Ok(Json(EventsView { items: events.iter().map(view::event).collect(), last_id, reset }))
 }
 
 struct Follow {

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::error::Refusal;
@@ -59,7 +60,7 @@ fn payload(body: Body) -> crate::orchestrator::Payload {
 }
 
 /// Query of a path alone.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PathQuery {
     path: String,
@@ -98,7 +99,7 @@ pub async fn read(
 }
 
 /// Query of a write.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteQuery {
     path: String,
@@ -149,7 +150,7 @@ pub async fn stat(
 }
 
 /// Query of a listing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
     path: String,
@@ -175,7 +176,7 @@ pub async fn list(
 }
 
 /// Query of mkdir.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FolderQuery {
     path: String,
@@ -217,7 +218,7 @@ pub async fn rename(
 }
 
 /// Query of a removal or a watch.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreeQuery {
     path: String,

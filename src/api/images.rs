@@ -107,7 +107,7 @@ pub async fn pull(
 }
 
 /// Query of an import.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportQuery {
     reference: Option<String>,

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::console;
@@ -16,12 +17,14 @@ use crate::model::{InvalidSpec, VmName};
 use crate::orchestrator::{Error, LogEntry, LogStart, Orchestrator, WorkloadLog};
 
 /// Query of logs.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Logs {
     /// Absent: the workload's if the VM has one, else the console's.
     source: Option<Source>,
+    /// Only the last lines.
     tail: Option<usize>,
+    /// Go on as more comes.
     #[serde(default)]
     follow: bool,
     /// RFC 3339, or how long ago, e.g. `10m`. Of the workload's only.
@@ -31,7 +34,7 @@ pub struct Logs {
     timestamps: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Source {
     Console,

@@ -1,6 +1,8 @@
-//! REST, server-sent events and WebSocket over the orchestrator: convert and forward.
+//! REST, server-sent events, WebSocket and MCP over the orchestrator: convert and forward.
 
-mod auth;
+mod access;
+mod agui;
+mod audit;
 mod body;
 mod channel;
 mod console;
@@ -10,11 +12,16 @@ mod exec;
 mod files;
 mod guest;
 mod images;
+mod list;
 mod logs;
+mod mcp;
+mod openapi;
+pub mod operations;
 mod plugin_artifacts;
 mod plugins;
 mod processes;
 mod server;
+mod tokens;
 mod view;
 mod vms;
 
@@ -26,9 +33,11 @@ use axum::{Json, Router};
 use std::collections::BTreeMap;
 
 use crate::orchestrator::Orchestrator;
-use crate::wire::SystemInfo;
+use crate::wire::{Health, SystemInfo};
 
-pub use auth::{Auth, Trusted, protect};
+pub use access::{Auth, InvalidNetwork, NetworkList, authorize, protect};
+pub use agui::mount as mount_agui;
+pub use mcp::mount as mount_mcp;
 pub use server::{Listener, serve};
 
 /// Bytes of a request's body, but for what is streamed through the proxy.
@@ -45,6 +54,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
+        .route("/api/v1/vms/{name}/wait", get(vms::wait_for))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))
@@ -67,8 +77,15 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/images/import", post(images::import))
         .route("/api/v1/images/prune", post(images::prune))
         .route("/api/v1/images/{*name}", get(images::inspect).delete(images::remove))
+        .route("/api/v1/events/history", get(events::history))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/api/v1/tokens/{name}", delete(tokens::revoke))
+        .route("/api/v1/audit", get(audit::list))
+        .route("/openapi.json", get(openapi::document))
+        .route("/openapi", get(openapi::document))
+        .route("/docs", get(openapi::page))
         .merge(in_guests())
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .layer(from_fn(body::bounded))
@@ -110,7 +127,7 @@ fn in_guests() -> Router<Orchestrator> {
 }
 
 async fn healthz() -> impl IntoResponse {
-    Json(serde_json::json!({ "status": "ok" }))
+    Json(Health { status: "ok".to_owned() })
 }
 
 async fn info(State(orchestrator): State<Orchestrator>) -> impl IntoResponse {

@@ -13,7 +13,7 @@ use crate::orchestrator::Orchestrator;
 use crate::wire::{ArtifactView, PutArtifact};
 
 /// Query of artifacts.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
     version: Option<String>,

@@ -6,6 +6,7 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::error::Refusal;
@@ -30,7 +31,7 @@ pub async fn list(State(orchestrator): State<Orchestrator>) -> Json<PluginList> 
 }
 
 /// Query of an installation.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Install {
     name: Option<String>,
@@ -63,7 +64,7 @@ pub async fn install(
 }
 
 /// Query of a manifest.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
     version: Option<String>,

@@ -11,6 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::channel::{self, Channels};
@@ -140,7 +141,7 @@ pub async fn remove(
 }
 
 /// Query of attach.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachQuery {
     #[serde(default)]
@@ -183,7 +184,7 @@ pub async fn attach(
 }
 
 /// Query of stdin.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteQuery {
     #[serde(default)]
@@ -249,7 +250,7 @@ pub async fn keep(State(orchestrator): State<Orchestrator>, Path(target): Path<T
 }
 
 /// Query of wait.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitQuery {
     timeout_ms: Option<u64>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::auth::Trusted;
+use crate::api::access::Peer;
 
 /// Connections at once, per listener; a further one waits in the backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -28,9 +29,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where clients come from.
 #[derive(Debug)]
 pub enum Listener {
-    /// Trusted by its file mode.
+    /// Its file mode is its access list.
     Unix(UnixListener),
-    /// Must show the token.
+    /// Clients must show a token.
     Tcp(TcpListener),
 }
 
@@ -38,12 +39,11 @@ pub enum Listener {
 pub async fn serve(listener: Listener, router: Router, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
     let permits = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let trusted = router.clone().layer(axum::Extension(Trusted));
     loop {
         let Ok(permit) = std::sync::Arc::clone(&permits).acquire_owned().await else { return };
         let ended = shutdown.clone();
         let accepted = tokio::select! {
-            accepted = accept(&listener, &router, &trusted, ended, &connections, permit) => accepted,
+            accepted = accept(&listener, &router, ended, &connections, permit) => accepted,
             () = shutdown.cancelled() => break,
         };
         if accepted.is_err() {
@@ -59,7 +59,6 @@ pub async fn serve(listener: Listener, router: Router, shutdown: CancellationTok
 async fn accept(
     listener: &Listener,
     router: &Router,
-    trusted: &Router,
     ended: CancellationToken,
     connections: &TaskTracker,
     permit: tokio::sync::OwnedSemaphorePermit,
@@ -67,14 +66,15 @@ async fn accept(
     match listener {
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
-            let served = connection(stream, trusted.clone(), ended, permit);
-            connections.spawn(served);
+            let peer = Peer::Unix(stream.peer_cred().ok().map(|credentials| credentials.uid()));
+            connections.spawn(connection(stream, peer, router.clone(), ended, permit));
         }
         Listener::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
+            let (stream, address) = listener.accept().await?;
+            let peer = Peer::Tcp(address);
             // Small answers should not wait for more.
             let _ = stream.set_nodelay(true);
-            connections.spawn(connection(stream, router.clone(), ended, permit));
+            connections.spawn(connection(stream, peer, router.clone(), ended, permit));
         }
     }
     Ok(())
@@ -82,11 +82,16 @@ async fn accept(
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
+    peer: Peer,
     router: Router,
     ended: CancellationToken,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
-    let service = TowerToHyperService::new(router.into_service::<Incoming>());
+    let routes = TowerToHyperService::new(router.into_service::<Incoming>());
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay, PluginArtifact,
-    Vm, VmName, VmState,
+    AuditEntry, BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay,
+    PluginArtifact, Token, Vm, VmName, VmState,
 };
 use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
-    ArtifactView, BootStepView, BootView, CreateVm, DiskView, EventView, ExitView, ImageView,
-    PluginVersionView, PluginView, VmImageView, VmView, WorkloadView,
+    ArtifactView, AuditView, BootStepView, BootView, CreateVm, DiskView, EventView, ExitView,
+    ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -202,5 +202,31 @@ pub fn event(event: &Event) -> EventView {
         mac_address: event.mac.to_string(),
         timestamp: rfc3339(event.at_ms),
         message: event.message.clone(),
+    }
+}
+
+/// A token for clients.
+pub fn token(token: &Token) -> TokenView {
+    TokenView {
+        id: token.id,
+        name: token.name.clone(),
+        scope: token.scope.as_str().to_owned(),
+        created_at: rfc3339(token.created_at_ms),
+        expires_at: token.expires_at_ms.map(rfc3339),
+        expired: token.is_expired(Timestamp::now().as_millisecond()),
+    }
+}
+
+/// An entry of the audit log for clients.
+pub fn audit(entry: &AuditEntry) -> AuditView {
+    AuditView {
+        id: entry.id,
+        timestamp: rfc3339(entry.at_ms),
+        principal: entry.principal.clone(),
+        peer: entry.peer.clone(),
+        operation: entry.operation.clone(),
+        target: entry.target.clone(),
+        status: entry.status,
+        request_id: entry.request_id.clone(),
     }
 }

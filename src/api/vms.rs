@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderName, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::error::Refusal;
+use crate::api::list::ListQuery;
 use crate::api::view;
-use crate::model::{Vm, VmName};
+use crate::model::{Vm, VmName, VmState};
 use crate::orchestrator::{Orchestrator, Wait};
 use crate::wire::{CreateVm, VmView};
 
@@ -20,18 +22,21 @@ const WAIT_MS_DEFAULT: u64 = 120_000;
 const WAIT_MS_MAX: u64 = 3_600_000;
 
 /// Query of the calls that change a VM.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Waiting {
+    /// Answer when it is done rather than when it is stored.
     wait: Option<bool>,
+    /// How long to wait, in milliseconds, at most an hour; the change goes on afterwards.
     timeout_ms: Option<u64>,
+    /// What to wait for where a VM comes up: its agent, or its workload too.
     until: Option<Until>,
 }
 
 /// What `wait` waits for where a VM comes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Until {
+pub enum Until {
     /// The agent has answered.
     Running,
     /// The workload is ready, or is not going to be.
@@ -68,12 +73,28 @@ fn wait(query: WaitQuery, default: bool) -> Result<Patience, Refusal> {
     Ok(Patience { wait, until: until.unwrap_or(Until::Running), began: Instant::now() })
 }
 
-/// `GET /api/v1/vms`.
-pub async fn list(State(orchestrator): State<Orchestrator>) -> impl IntoResponse {
-    let mut vms = orchestrator.list();
-    vms.sort_by_key(|vm| vm.id);
-    let views: Vec<_> = vms.iter().map(view::vm).collect();
-    ([(HeaderName::from_static("x-total-count"), views.len().to_string())], Json(views))
+/// `GET /api/v1/vms`: an array, with the number of all in `X-Total-Count` and the next page, if there
+/// is one, in `Link`.
+///
+/// # Errors
+/// A problem.
+pub async fn list(
+    State(orchestrator): State<Orchestrator>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    let Query(query) = query?;
+    let page = query
+        .choose(orchestrator.list())
+        .map_err(|text| Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", text))?;
+    let views: Vec<_> = page.vms.iter().map(view::vm).collect();
+    let mut response = Json(views).into_response();
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("x-total-count"), HeaderValue::from(page.total));
+    let next =
+        page.next.map(|next| format!("<{}>; rel=\"next\"", query.path_of("/api/v1/vms", &next)));
+    let next = next.and_then(|next| HeaderValue::from_str(&next).ok());
+    headers.extend(next.map(|next| (header::LINK, next)));
+    Ok(response)
 }
 
 /// `POST /api/v1/vms`.
@@ -158,4 +179,64 @@ pub async fn restart(
     let patience = wait(query, false)?;
     let vm = orchestrator.restart(&VmName::try_from(name.as_str())?, patience.wait).await?;
     Ok(Json(view::vm(&patience.settle(&orchestrator, vm).await?)))
+}
+
+/// Query of wait.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WaitFor {
+    /// What to wait for.
+    phase: Option<Phase>,
+    /// How long, in milliseconds, at most an hour.
+    timeout_ms: Option<u64>,
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The agent has answered.
+    #[default]
+    Running,
+    /// It runs, and its workload, if it has one, is ready.
+    Ready,
+    /// No machine.
+    Stopped,
+    /// No machine, and not by anyone's wish.
+    Failed,
+    /// The record is gone.
+    Deleted,
+}
+
+impl Phase {
+    fn holds(self, vm: &Vm) -> bool {
+        match self {
+            Phase::Running => vm.state == VmState::Running,
+            Phase::Ready => vm.is_ready(),
+            Phase::Stopped => vm.state == VmState::Stopped,
+            Phase::Failed => matches!(vm.state, VmState::Failed { .. }),
+            Phase::Deleted => false,
+        }
+    }
+}
+
+/// `GET /api/v1/vms/{name}/wait`.
+///
+/// # Errors
+/// A problem; 404 also when the VM is deleted while something else was waited for.
+pub async fn wait_for(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    query: Result<Query<WaitFor>, QueryRejection>,
+) -> Answer {
+    let Query(WaitFor { phase, timeout_ms }) = query?;
+    let phase = phase.unwrap_or_default();
+    let limit = Duration::from_millis(timeout_ms.unwrap_or(WAIT_MS_DEFAULT).min(WAIT_MS_MAX));
+    let name = VmName::try_from(name.as_str())?;
+    let until = move |vm: &Vm| phase.holds(vm);
+    let vm = match phase {
+        Phase::Deleted => orchestrator.wait_until_gone(&name, limit).await?,
+        _ => orchestrator.wait_until(&name, until, limit).await?,
+    };
+    Ok(Json(view::vm(&vm)))
 }

@@ -225,26 +225,37 @@ impl Client {
         kind: Option<&str>,
         accept: &str,
     ) -> Result<Response<Incoming>, Failure> {
-        let lost = |error: hyper::Error| Failure::local(format!("the daemon hung up: {error}"));
+        let mut request = Request::builder().method(method).uri(path).header("accept", accept);
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        self.send_request(request, body).await
+    }
+
+    /// Sends a request as it is, with our token, and returns whatever is answered.
+    ///
+    /// # Errors
+    /// Nobody answers, or the request is none.
+    pub async fn send_request(
+        &self,
+        mut request: hyper::http::request::Builder,
+        body: Body,
+    ) -> Result<Response<Incoming>, Failure> {
         let stream = TokioIo::new(self.dial().await?);
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(stream).await.map_err(lost)?;
+            hyper::client::conn::http1::handshake(stream).await.map_err(|error| lost(&error))?;
         // Lives as long as the answer is read; the runtime ends with the command.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        let mut request = Request::builder().method(method).uri(path);
-        request = request.header("host", self.name()).header("accept", accept);
+        request = request.header("host", self.name());
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if let Some(kind) = kind {
-            request = request.header("content-type", kind);
         }
         let request = request
             .body(body)
             .map_err(|error| Failure { exit_code: 2, ..Failure::local(error.to_string()) })?;
-        sender.send_request(request).await.map_err(lost)
+        sender.send_request(request).await.map_err(|error| lost(&error))
     }
 
     /// Sends a request and parses the answer.
@@ -298,6 +309,10 @@ impl Client {
         }
         Ok(0)
     }
+}
+
+fn lost(error: &hyper::Error) -> Failure {
+    Failure::local(format!("the daemon hung up: {error}"))
 }
 
 fn default_tokens() -> Vec<PathBuf> {

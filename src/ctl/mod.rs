@@ -1,5 +1,6 @@
 //! `volantd ctl`: an HTTP client. Knows nothing of the server but its wire format.
 
+mod access;
 mod actions;
 mod client;
 mod console;
@@ -8,6 +9,7 @@ mod exec;
 mod files;
 mod images;
 mod logs;
+mod mcp;
 mod output;
 mod plugins;
 mod processes;
@@ -19,16 +21,25 @@ mod vms;
 
 use std::process::ExitCode;
 
-use crate::cli::{CtlArgs, CtlCommand};
+use crate::cli::{CtlArgs, CtlCommand, McpArgs};
 use client::{Client, Failure};
 
 /// Runs one command and ends with its exit code.
-#[expect(clippy::print_stderr, reason = "errors and hints are for the person at the terminal")]
 pub fn main(args: CtlArgs) -> ExitCode {
+    finish(run(args))
+}
+
+/// Speaks MCP on stdin and stdout until stdin ends.
+pub fn serve_mcp(args: &McpArgs) -> ExitCode {
+    finish(mcp::run(args))
+}
+
+#[expect(clippy::print_stderr, reason = "errors and hints are for the person at the terminal")]
+fn finish(work: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(run(args));
+            let outcome = runtime.block_on(work);
             // A read of stdin that nobody waits for any more cannot be interrupted.
             runtime.shutdown_background();
             outcome
@@ -53,6 +64,9 @@ async fn run(args: CtlArgs) -> Result<u8, Failure> {
         CtlCommand::Images(command) => images::run(&client, command, args.output).await,
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
         CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,
+        CtlCommand::Info => access::info(&client, args.output).await,
+        CtlCommand::Tokens(command) => access::tokens(&client, command, args.output).await,
+        CtlCommand::Audit(audit) => access::audit(&client, &audit, args.output).await,
         CtlCommand::Events { since } => {
             let query = since.map_or(String::new(), |since| format!("?since={since}"));
             let path = format!("/api/v1/events{query}");

@@ -55,7 +55,7 @@ pub fn vms(output: Output, vms: &[VmView], single: bool) -> Result<(), Failure> 
     }
 }
 
-fn print_table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+pub fn print_table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
     let mut table = Table::new();
     table.set_header(header);
     table.add_rows(rows);
@@ -107,6 +107,11 @@ pub fn plugin_versions(output: Output, plugin: &PluginView) -> Result<(), Failur
 /// It cannot be encoded.
 pub fn document(output: Output, document: &Value) -> Result<(), Failure> {
     value(if output == Output::Table { Output::Yaml } else { output }, document)
+}
+
+/// Prints a line.
+pub fn line(text: &str) {
+    println!("{text}");
 }
 
 /// Why the VM, or its workload, is as it is.

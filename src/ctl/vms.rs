@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{ChangeArgs, CreateArgs, Output, VmsCommand};
+use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{actions, console, copy, exec, files, images, logs, output, processes};
 use crate::wire::{CreateVm, DiskView, PullImage, VmView};
@@ -28,6 +28,18 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Start(args) => change(client, args, "start", form).await?,
         VmsCommand::Stop(args) => change(client, args, "stop", form).await?,
         VmsCommand::Restart(args) => change(client, args, "restart", form).await?,
+        VmsCommand::Await { name, phase, timeout } => {
+            let phase = match phase {
+                PhaseWord::Running => "running",
+                PhaseWord::Ready => "ready",
+                PhaseWord::Stopped => "stopped",
+                PhaseWord::Failed => "failed",
+                PhaseWord::Deleted => "deleted",
+            };
+            let timeout_ms = timeout.saturating_mul(1000);
+            let path = path(&name, &format!("/wait?phase={phase}&timeout_ms={timeout_ms}"));
+            output::vms(form, &[client.json(Method::GET, &path, NO_BODY).await?], true)?;
+        }
         VmsCommand::Delete { name } => {
             let spinner = spinner("deleting");
             client.send(Method::DELETE, &path(&name, ""), None, "*/*").await?;

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Auth, Listener};
+use crate::api::{self, Auth, Listener, NetworkList};
 use crate::artifact;
 use crate::artifact::fetch::{Fetcher, HostPolicy};
 use crate::artifact::oci::Limits;
@@ -74,9 +74,15 @@ async fn serve(config: Config) -> Result<()> {
     let listeners = listen(&config).await?;
     let orchestrator = open_engine(&config).await?;
 
-    let router = api::router(orchestrator.clone()).merge(proxy::router(orchestrator.clone()));
-    let router = api::protect(router, Auth::new(&token));
     let shutdown = CancellationToken::new();
+    let networks = NetworkList::parse(&config.allow).context("allow")?;
+    let auth = Auth::new(orchestrator.clone(), &token, networks, config.requests_per_second_max);
+    let router = api::router(orchestrator.clone()).merge(proxy::router(orchestrator.clone()));
+    let router = api::authorize(router, orchestrator.clone());
+    let agui = api::mount_agui(router.clone(), orchestrator.clone());
+    let mcp = api::mount_mcp(router.clone(), orchestrator.clone(), shutdown.child_token());
+    let router = router.merge(agui).merge(mcp);
+    let router = api::protect(router, auth);
     let servers = TaskTracker::new();
     for listener in listeners {
         servers.spawn(api::serve(listener, router.clone(), shutdown.clone()));

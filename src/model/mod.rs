@@ -3,6 +3,7 @@
 //! Deliberately not serializable: `store` and `api` convert at their own edge, so that neither the
 //! database nor the wire format can leak inwards.
 
+mod access;
 mod event;
 mod image;
 mod name;
@@ -10,6 +11,7 @@ mod plugin;
 mod vm;
 mod workload;
 
+pub use access::{AuditEntry, Repeat, Scope, Token};
 pub use event::{Event, EventKind};
 pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
 pub use name::{InvalidName, VmName};

@@ -19,6 +19,12 @@ pub enum Error {
     /// A VM of that name exists.
     #[error("a VM called {0:?} exists")]
     NameTaken(String),
+    /// No token of that name.
+    #[error("there is no token {0:?}")]
+    TokenNotFound(String),
+    /// A token of that name exists.
+    #[error("a token {0:?} exists already")]
+    TokenTaken(String),
     /// The specification breaks a rule.
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
@@ -168,8 +174,11 @@ impl Error {
             Error::Plugin(error) => error.kind(),
             Error::Action(error) => error.kind(),
             Error::Images(error) => images::classify(error).0,
-            Error::NotFound(_) | Error::ImageNotFound(_) => Kind::NotFound,
+            Error::NotFound(_) | Error::TokenNotFound(_) | Error::ImageNotFound(_) => {
+                Kind::NotFound
+            }
             Error::NameTaken(_)
+            | Error::TokenTaken(_)
             | Error::State { .. }
             | Error::AgentLacks(_)
             | Error::ImageInUse { .. } => Kind::Conflict,
@@ -200,6 +209,8 @@ impl Error {
             Error::Action(error) => error.code(),
             Error::NotFound(_) => "vm_not_found",
             Error::NameTaken(_) => "vm_exists",
+            Error::TokenNotFound(_) => "token_not_found",
+            Error::TokenTaken(_) => "token_exists",
             Error::Spec(_) => "invalid_spec",
             Error::Artifact(_) | Error::Image(_) => "invalid_artifact",
             Error::State { .. } => "vm_state",

@@ -2,6 +2,7 @@
 //!
 //! Every VM has a driver task, its only writer. Callers send it a command and wait for the answer.
 
+mod access;
 mod actions;
 mod cmdline;
 mod driver;
@@ -109,6 +110,7 @@ pub struct Shared {
     events: broadcast::Sender<Arc<Event>>,
     drivers: TaskTracker,
     closing: AtomicBool,
+    tokens: access::Tokens,
 }
 
 /// One VM as the registry knows it.
@@ -240,6 +242,7 @@ impl Orchestrator {
         images: Images,
     ) -> Result<Orchestrator, Error> {
         let (events, _) = broadcast::channel(EVENTS_LAG_MAX);
+        let tokens = access::Tokens::load(&store).await?;
         let shared = Arc::new(Shared {
             config,
             store,
@@ -251,6 +254,7 @@ impl Orchestrator {
             events,
             drivers: TaskTracker::new(),
             closing: AtomicBool::new(false),
+            tokens,
         });
         let this = Orchestrator { shared };
         this.shared.plugins.load(&this.shared.store).await?;
@@ -413,6 +417,36 @@ impl Orchestrator {
         self.find(name)?.settled(limit).await
     }
 
+    /// Waits until the VM is as `holds` wants it. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`] when the time is over, [`Error::NotFound`] when the VM is deleted.
+    pub async fn wait_until(
+        &self,
+        name: &VmName,
+        mut holds: impl FnMut(&Vm) -> bool,
+        limit: Duration,
+    ) -> Result<Vm, Error> {
+        let mut vm = self.find(name)?.vm.clone();
+        let waited = tokio::time::timeout(limit, vm.wait_for(|vm| holds(vm))).await;
+        let waited = waited.map_err(|_| Error::WaitTimeout)?;
+        waited.map(|vm| vm.clone()).map_err(|_| Error::NotFound(name.to_string()))
+    }
+
+    /// Waits until the VM is deleted, and returns it as it was last seen.
+    ///
+    /// # Errors
+    /// [`Error::WaitTimeout`], or [`Error::NotFound`] when there is none to begin with.
+    pub async fn wait_until_gone(&self, name: &VmName, limit: Duration) -> Result<Vm, Error> {
+        let vm = self.find(name)?.vm.clone();
+        let gone = async {
+            let mut vm = vm.clone();
+            while vm.changed().await.is_ok() {}
+        };
+        tokio::time::timeout(limit, gone).await.map_err(|_| Error::WaitTimeout)?;
+        Ok(vm.borrow().clone())
+    }
+
     async fn agent(&self, name: &VmName) -> Result<machine::GuestStream, Error> {
         let handle = self.find(name)?;
         let state = handle.vm.borrow().state.clone();
@@ -482,6 +516,14 @@ impl Orchestrator {
     /// [`Error`].
     pub async fn events_since(&self, id: i64, limit: usize) -> Result<(Vec<Event>, bool), Error> {
         Ok(self.shared.store.events_since(id, limit).await?)
+    }
+
+    /// Id of the latest event; 0 before the first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn last_event_id(&self) -> Result<i64, Error> {
+        Ok(self.shared.store.last_event_id().await?)
     }
 
     /// Asks all guests to shut down and ends those that do not within the stop timeout. New

@@ -60,6 +60,21 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Id of the latest event there has ever been; 0 before the first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_event_id(&self) -> Result<i64, StoreError> {
+        self.transact(|tx| {
+            let last =
+                tx.query_row("SELECT coalesce(max(id), 0) FROM events", [], |row| row.get(0));
+            last.map_err(sqlite("read the last event"))
+        })
+        .await
+    }
+}
+
 /// Appends an event within the change that it tells of, and drops the oldest.
 ///
 /// # Errors

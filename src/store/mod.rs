@@ -1,11 +1,13 @@
 //! SQLite: the truth that survives the daemon. One thread owns the connection; every change is one
 //! transaction on it, so that changes have an order and a caller's hang-up cannot split one.
 
+mod access;
 mod events;
 mod images;
 mod migrate;
 mod plugin_artifacts;
 mod plugins;
+mod repeats;
 mod vms;
 
 use std::path::Path;

@@ -1,9 +1,10 @@
 //! Files of a VM, and what its guest tells of itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a path names; a symbolic link is not followed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FileView {
     /// Last part of the path.
     pub name: String,
@@ -32,7 +33,7 @@ pub struct FileView {
 }
 
 /// Answer to `GET .../files/list`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FileListView {
     /// Contents.
     pub entries: Vec<FileView>,
@@ -41,7 +42,7 @@ pub struct FileListView {
 }
 
 /// `POST .../files/move`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MoveBody {
     /// What.
@@ -54,7 +55,7 @@ pub struct MoveBody {
 }
 
 /// Data of the events of `GET .../files/watch`; `type` is the event's name too.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FileEventView {
     /// `started`, `create`, `write`, `remove`, `rename`, `chmod` or `overflow`.
     #[serde(rename = "type")]
@@ -64,7 +65,7 @@ pub struct FileEventView {
 }
 
 /// `GET .../guest`: what the agent says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GuestView {
     /// Version of the protocol between daemon and agent.
     pub protocol_version: u32,
@@ -77,7 +78,7 @@ pub struct GuestView {
 }
 
 /// `GET .../guest/metrics`: counters from the guest's boot on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GuestMetricsView {
     /// Virtual CPUs that are online.
     pub cpus: u32,
@@ -108,7 +109,7 @@ pub struct GuestMetricsView {
 }
 
 /// One of `GET .../guest/ports`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PortView {
     /// Number.
     pub port: u16,
@@ -125,7 +126,7 @@ pub struct PortView {
 }
 
 /// Answer to `POST .../guest/time`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TimeSyncView {
     /// How far the guest's clock was ahead of the host's, in milliseconds; negative if behind.
     pub was_ahead_ms: i64,

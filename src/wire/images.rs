@@ -1,9 +1,10 @@
 //! Shapes of images.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     /// Its name in full.
     pub reference: String,
@@ -22,7 +23,7 @@ pub struct ImageView {
 }
 
 /// `GET /api/v1/images/{name}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ImageDetailsView {
     /// The image.
     #[serde(flatten)]
@@ -34,7 +35,7 @@ pub struct ImageDetailsView {
 }
 
 /// A layer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ImageLayerView {
     /// Its digest.
     pub digest: String,
@@ -43,7 +44,7 @@ pub struct ImageLayerView {
 }
 
 /// The image that a VM runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VmImageView {
     /// What it was called when the VM was made.
     pub reference: String,
@@ -57,7 +58,7 @@ pub struct VmImageView {
 }
 
 /// `POST /api/v1/images/pull`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PullImage {
     /// `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
@@ -70,7 +71,7 @@ pub struct PullImage {
 }
 
 /// Either a name with a password, or a token.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryAuth {
     /// Name.
@@ -91,7 +92,7 @@ impl std::fmt::Debug for RegistryAuth {
 }
 
 /// Data of the SSE event `progress`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ImageProgress {
     /// `resolving`, `downloading`, `converting`, `done`.
     pub phase: String,
@@ -104,7 +105,7 @@ pub struct ImageProgress {
 }
 
 /// `POST /api/v1/images/prune`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneImages {
     /// Also images that no VM runs.
@@ -114,7 +115,7 @@ pub struct PruneImages {
 }
 
 /// Something that is, or would be, removed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PrunedView {
     /// `image`, `blob`, `partial`, `root`.
     pub kind: String,

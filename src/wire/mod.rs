@@ -1,6 +1,8 @@
 //! The JSON shapes of the public API, version 1. Field names are those of the original Volant where
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
+mod access;
+mod event;
 mod file;
 mod images;
 mod plugin;
@@ -9,8 +11,11 @@ mod workload;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use access::{AuditView, CreateToken, CreatedToken, TokenView};
+pub use event::{EventView, EventsView};
 pub use file::{
     FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
     TimeSyncView,
@@ -23,7 +28,7 @@ pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use workload::WorkloadView;
 
 /// `POST /api/v1/vms`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// 1 to 63 of `a-z`, `0-9`, `-`.
@@ -85,7 +90,7 @@ pub struct CreateVm {
 }
 
 /// A disk in a raw file of the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskView {
     /// Absolute path of a regular file or block device.
@@ -104,7 +109,7 @@ fn yes() -> bool {
 }
 
 /// A VM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VmView {
     /// Number.
     pub id: i64,
@@ -161,7 +166,7 @@ pub struct VmView {
 }
 
 /// The latest start of a VM.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct BootView {
     /// Returns of KVM_RUN until the agent answered.
     pub exits: u64,
@@ -170,7 +175,7 @@ pub struct BootView {
 }
 
 /// One step of a start.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BootStepView {
     /// Stable word.
     pub step: String,
@@ -179,7 +184,7 @@ pub struct BootStepView {
 }
 
 /// `POST /api/v1/vms/{name}/exec`. Either `argv` or `command`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExecBody {
     /// Program and arguments.
@@ -203,7 +208,7 @@ pub struct ExecBody {
 }
 
 /// How a process ended: the answer's tail, the data of the SSE event `exit`, and a workload's last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExitView {
     /// Exit code; absent when a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,7 +228,7 @@ pub struct ExitView {
 }
 
 /// The buffered answer of exec.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExecView {
     /// How it ended.
     #[serde(flatten)]
@@ -239,43 +244,21 @@ pub struct ExecView {
 }
 
 /// Data of the SSE events `stdout` and `stderr`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkView {
     /// Bytes, base64.
     pub data: String,
 }
 
 /// Data of the SSE event `gap`: output was dropped before the client came to it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GapView {
     /// So many bytes.
     pub lost: u64,
 }
 
-/// Data of a lifecycle event.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventView {
-    /// Grows by one.
-    pub id: i64,
-    /// `VM_CREATED`, `VM_RUNNING`, ...
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The VM.
-    pub name: String,
-    /// Its state after the event.
-    pub status: String,
-    /// Its address.
-    pub ip_address: String,
-    /// Its network card.
-    pub mac_address: String,
-    /// RFC 3339, UTC.
-    pub timestamp: String,
-    /// One sentence.
-    pub message: String,
-}
-
 /// RFC 9457 problem, with the original's `error`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// `urn:volant:problem:<code>`.
     #[serde(rename = "type")]
@@ -299,7 +282,7 @@ pub struct Problem {
 }
 
 /// One refused field (RFC 9457, 3.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemField {
     /// JSON pointer (RFC 6901).
     pub pointer: String,
@@ -330,7 +313,7 @@ impl Problem {
 }
 
 /// `GET /api/v1/system/info`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SystemInfo {
     /// `ok`.
     pub status: String,
@@ -338,4 +321,11 @@ pub struct SystemInfo {
     pub version: String,
     /// VMs by status.
     pub vms: BTreeMap<String, usize>,
+}
+
+/// `GET /healthz`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
 }

@@ -1,10 +1,11 @@
 //! Shapes of the plugin registry. The manifest itself is shown as it is kept; its JSON Schema is at
 //! `/api/v1/schemas/plugin-manifest`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/plugins`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PluginList {
     /// Names, sorted, as the original Volant lists them.
     pub plugins: Vec<String>,
@@ -14,7 +15,7 @@ pub struct PluginList {
 }
 
 /// An installed plugin.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PluginView {
     /// Unique name.
     pub name: String,
@@ -37,7 +38,7 @@ pub struct PluginView {
 }
 
 /// One version of a plugin.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PluginVersionView {
     /// Its name.
     pub version: String,
@@ -46,7 +47,7 @@ pub struct PluginVersionView {
 }
 
 /// `POST /api/v1/plugins/{plugin}/enabled`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetEnabled {
     /// Whether it may be used.
@@ -54,7 +55,7 @@ pub struct SetEnabled {
 }
 
 /// `POST /api/v1/plugins/{plugin}/rollback`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rollback {
     /// The version to make current; the one installed before the current one if absent.
@@ -62,7 +63,7 @@ pub struct Rollback {
 }
 
 /// `POST /api/v1/plugins/{plugin}/artifacts`. What is left out is not known.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutArtifact {
     /// Version of the plugin.
@@ -90,7 +91,7 @@ pub struct PutArtifact {
 }
 
 /// An artifact. The names are those of the original Volant, which shows its own structure.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct ArtifactView {
     /// Number.

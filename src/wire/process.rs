@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::ExitView;
 
 /// `POST /api/v1/vms/{name}/processes`. Either `argv` or `command`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StartProcess {
     /// Program and arguments.
@@ -33,7 +34,7 @@ pub struct StartProcess {
 }
 
 /// Size of a terminal in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TerminalView {
     /// Characters in a line.
@@ -43,7 +44,7 @@ pub struct TerminalView {
 }
 
 /// A process, as long as the guest remembers it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ProcessView {
     /// Never used again while the VM is up.
     pub id: u32,
@@ -74,7 +75,7 @@ pub struct ProcessView {
 }
 
 /// `POST .../processes/{id}/signal`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalBody {
     /// Which.
@@ -82,7 +83,7 @@ pub struct SignalBody {
 }
 
 /// A signal by number or by name (`TERM`, `SIGTERM`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Signal {
     /// 1 to 31.

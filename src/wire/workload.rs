@@ -1,11 +1,12 @@
 //! Shapes of a VM's workload.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::ExitView;
 
 /// How a workload is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WorkloadView {
     /// `starting`, `ready`, `unhealthy`, `restarting`, `finished`, `failed`.
     pub condition: String,

@@ -1,0 +1,253 @@
+//! Who may call. Two gates: `authenticate`, before everything that comes from outside, says who it
+//! is; `authorize`, before every route, says whether they may, and writes changes into the audit
+//! log. Calls of other skins pass the second gate as REST does.
+//!
+//! ```text
+//!  client ─▶ authenticate: id, Host, Origin, network, token, rate ─▶ /mcp, agui ─┐
+//!                                             │                                  ▼ call
+//!                                             └──────────────▶ authorize: scope, audit ─▶ handler
+//! ```
+
+mod authorize;
+mod idempotency;
+mod network;
+mod rate;
+mod revision;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq;
+
+use crate::api::error::Refusal;
+use crate::api::operations::{self, Access};
+use crate::model::Scope;
+use crate::orchestrator::Orchestrator;
+
+pub use authorize::authorize;
+pub use network::{InvalidNetwork, NetworkList};
+use rate::RateLimit;
+
+/// Name of the header with a request's id, in both directions.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bytes of a client's own request id.
+const REQUEST_ID_LEN_MAX: usize = 64;
+
+/// The other end of a connection; put into every request by the server.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// Over the Unix socket, whose file mode is its access list; the user id that the kernel tells.
+    Unix(Option<u32>),
+    /// Over TCP.
+    Tcp(SocketAddr),
+}
+
+/// Who calls, once known.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// For logs: `root token`, `uid 0`, `token ci`.
+    pub name: Arc<str>,
+    /// What they may do.
+    pub scope: Scope,
+    /// For logs: an address, or `unix`.
+    pub peer: Arc<str>,
+}
+
+/// A request's id: the client's, or a new one.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+/// What TCP clients must show and how much they may ask.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    root_token: Arc<str>,
+    networks: Arc<NetworkList>,
+    rate: Arc<RateLimit>,
+    orchestrator: Orchestrator,
+}
+
+impl Auth {
+    /// The token of the daemon's token file, which opens everything; the networks that may connect
+    /// by TCP (none named means all); requests each token has per second, 0 for no limit.
+    pub fn new(
+        orchestrator: Orchestrator,
+        root_token: &str,
+        networks: NetworkList,
+        requests_per_second: u32,
+    ) -> Auth {
+        Auth {
+            root_token: root_token.into(),
+            networks: Arc::new(networks),
+            rate: Arc::new(RateLimit::new(requests_per_second)),
+            orchestrator,
+        }
+    }
+
+    /// Whose token it is.
+    fn principal(&self, token: &str, peer: Arc<str>) -> Option<Principal> {
+        if token.as_bytes().ct_eq(self.root_token.as_bytes()).into() {
+            return Some(Principal { name: "root token".into(), scope: Scope::Admin, peer });
+        }
+        let token = self.orchestrator.authenticate(token)?;
+        Some(Principal { name: format!("token {}", token.name).into(), scope: token.scope, peer })
+    }
+}
+
+/// Puts the first gate before every route of `router`.
+pub fn protect(router: Router, auth: Auth) -> Router {
+    router.layer(from_fn_with_state(auth, authenticate))
+}
+
+async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
+    let request_id = request_id(&request);
+    request.extensions_mut().insert(request_id.clone());
+    let mut response = match admit(&auth, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal,
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// Lets the request pass with its principal, if it has one, or says why not.
+#[expect(clippy::result_large_err, reason = "the answer to the client, made once a request")]
+fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
+    let address = match request.extensions().get::<Peer>() {
+        Some(Peer::Unix(uid)) => {
+            let name = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
+            let principal =
+                Principal { name: name.into(), scope: Scope::Admin, peer: "unix".into() };
+            request.extensions_mut().insert(principal);
+            return Ok(());
+        }
+        Some(Peer::Tcp(address)) => *address,
+        None => {
+            let text = "the connection's other end is not known";
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Err(Refusal::new(status, "internal", text).into_response());
+        }
+    };
+    if let Some(refusal) = foreign(request) {
+        return Err(refusal.into_response());
+    }
+    // The connection's own address: what a client writes into X-Forwarded-For counts for nothing.
+    if !auth.networks.contains(address.ip()) {
+        let text = "this address is in none of the allowed networks";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_network", text).into_response());
+    }
+    let shown = request.headers().get(header::AUTHORIZATION);
+    let token = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let peer: Arc<str> = address.ip().to_string().into();
+    let Some(principal) = token.and_then(|token| auth.principal(token, peer)) else {
+        return if token.is_none() && is_open(request) {
+            Ok(())
+        } else {
+            Err(unauthorized(token.is_some()))
+        };
+    };
+    if let Err(after_seconds) = auth.rate.admit(&principal.name) {
+        let text = "this token has asked too often";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut response = Refusal::new(status, "rate_limited", text).into_response();
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_seconds));
+        return Err(response);
+    }
+    request.extensions_mut().insert(principal);
+    Ok(())
+}
+
+fn unauthorized(was_shown: bool) -> Response {
+    let text = if was_shown { "the token is not known" } else { "a bearer token is needed" };
+    let mut response = Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", text).into_response();
+    let scheme = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}
+
+/// Routes that need no token. OAuth clients look for an authorization server below `/.well-known`:
+/// they shall find that there is none.
+fn is_open(request: &Request) -> bool {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let operation = path.and_then(|path| operations::find(request.method(), path));
+    operation.is_some_and(|operation| operation.access == Access::Open)
+        || path.is_none() && request.uri().path().starts_with("/.well-known/")
+}
+
+fn request_id(request: &Request) -> RequestId {
+    let own = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let own = own.filter(|id| (1..=REQUEST_ID_LEN_MAX).contains(&id.len()));
+    if let Some(own) = own.filter(|id| id.bytes().all(plain)) {
+        return RequestId(own.into());
+    }
+    let mut bytes = [0u8; 8];
+    // The kernel's generator is there since boot; an id of zeros harms nobody.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    RequestId(format!("{:016x}", u64::from_ne_bytes(bytes)).into())
+}
+
+/// A page of another site must not reach the API through the user's browser: it sends its Origin,
+/// or, after DNS rebinding, its own name as Host.
+fn foreign(request: &Request) -> Option<Refusal> {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let refuse = |code, text| Some(Refusal::new(StatusCode::FORBIDDEN, code, text));
+    let Some(host) = text(header::HOST).or(request.uri().host()) else {
+        // RFC 9112, 3.2.
+        let text = "a request names its host";
+        return Some(Refusal::new(StatusCode::BAD_REQUEST, "missing_host", text));
+    };
+    let name = host
+        .strip_suffix(|c: char| c.is_ascii_digit())
+        .map_or(host, |_| host.rsplit_once(':').map_or(host, |(name, _)| name));
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    if name != "localhost" && name.parse::<std::net::IpAddr>().is_err() {
+        return refuse("foreign_host", "the Host header names neither localhost nor an address");
+    }
+    // An Origin that cannot be read, or `null`, is foreign as well.
+    let origin = request.headers().get(header::ORIGIN)?.to_str().ok();
+    match origin.and_then(|origin| origin.split_once("://")) {
+        Some((_, origin)) if origin == host => None,
+        _ => refuse("foreign_origin", "a page of another site"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let table = [
+            (Some("127.0.0.1:7777"), None, 200),
+            (Some("[::1]:7777"), None, 200),
+            (Some("localhost:7777"), None, 200),
+            (Some("127.0.0.1:7777"), Some("http://127.0.0.1:7777"), 200),
+            (Some("127.0.0.1:7777"), Some("http://127.0.0.1:7778"), 403),
+            (Some("127.0.0.1:7777"), Some("http://evil.example"), 403),
+            (Some("127.0.0.1:7777"), Some("null"), 403),
+            (Some("evil.example:7777"), None, 403),
+            (Some(""), None, 403),
+            (None, None, 400),
+        ];
+        for (host, origin, status) in table {
+            let mut request = Request::builder().uri("/x");
+            for (name, value) in [(header::HOST, host), (header::ORIGIN, origin)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            let refusal = foreign(&request.body(Body::empty()).unwrap());
+            let seen = refusal.map_or(200, |refusal| refusal.into_response().status().as_u16());
+            assert_eq!(seen, status, "{host:?} {origin:?}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Shapes of tokens and of the audit log.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `POST /api/v1/tokens`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What people call it, 1 to 63 of `a-z`, `0-9`, `-`.
+    pub name: String,
+    /// `read`, `operate` or `admin`; each holds the ones before it.
+    pub scope: String,
+    /// Seconds after which it opens nothing any more; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u32>,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TokenView {
+    /// Number.
+    pub id: i64,
+    /// Name.
+    pub name: String,
+    /// `read`, `operate` or `admin`.
+    pub scope: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Its time is over.
+    pub expired: bool,
+}
+
+/// The answer to a token's creation.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct CreatedToken {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// The bearer token itself. Shown this once; only its hash is kept.
+    pub secret: String,
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AuditView {
+    /// Grows by one.
+    pub id: i64,
+    /// RFC 3339, UTC.
+    pub timestamp: String,
+    /// Who: `root token`, `uid 1000`, `token ci`.
+    pub principal: String,
+    /// From where: an address, or `unix`.
+    pub peer: String,
+    /// What: an operation's id.
+    pub operation: String,
+    /// On what: the request's path.
+    pub target: String,
+    /// The answer's HTTP status.
+    pub status: u16,
+    /// The request's id.
+    pub request_id: String,
+}

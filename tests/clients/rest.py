@@ -1,0 +1,135 @@
+"""Who may call what, and REST's conventions, against a running daemon.
+
+VOLANT_URL, VOLANT_TOKEN and VOLANT_TOKEN_READ name the daemon; tests/devvm/clients.sh sets them.
+"""
+
+import concurrent.futures
+import http.client
+import json
+import os
+import re
+import time
+import urllib.parse
+
+URL = urllib.parse.urlsplit(os.environ["VOLANT_URL"])
+ROOT, READ = os.environ["VOLANT_TOKEN"], os.environ["VOLANT_TOKEN_READ"]
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/openapi", "/docs"}
+# Nothing there may be changed by the tests of access: names that no VM, token or plugin has.
+NAMES = {"name": "nobody", "port": "1", "path": "x", "id": "1", "run": "none", "plugin": "none",
+         "action": "none"}
+
+
+def send(method, path, token=ROOT, body=None, headers=None):
+    connection = http.client.HTTPConnection(URL.hostname, URL.port, timeout=120)
+    headers = dict(headers or {})
+    if token is not None:
+        headers["authorization"] = f"Bearer {token}"
+    if body is not None:
+        body = json.dumps(body)
+        headers.setdefault("content-type", "application/json")
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    # A stream without end is not read.
+    is_stream = "event-stream" in (answer.headers.get("content-type") or "")
+    text = b"" if is_stream else answer.read()
+    connection.close()
+    return answer.status, answer.headers, text
+
+
+def operations():
+    document = json.loads(send("GET", "/openapi.json", None)[2])
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            filled = re.sub(r"\{(\w+)\}", lambda found: NAMES[found[1]], path)
+            yield method.upper(), path, filled, operation
+
+
+def tokens_open_what_they_should():
+    made = json.loads(send("POST", "/api/v1/tokens", body={"name": "over", "scope": "admin", "expires_in_seconds": 1})[2])
+    gone = json.loads(send("POST", "/api/v1/tokens", body={"name": "gone", "scope": "admin"})[2])
+    assert send("GET", "/api/v1/tokens", gone["secret"])[0] == 200
+    assert send("DELETE", "/api/v1/tokens/gone")[0] == 204
+    deadline = time.monotonic() + 30
+    while send("GET", "/api/v1/vms", made["secret"])[0] != 401:
+        assert time.monotonic() < deadline, "a token that is over still opens"
+    assert gone["secret"] not in json.dumps(json.loads(send("GET", "/api/v1/tokens")[2]))
+    count = 0
+    for method, path, filled, operation in operations():
+        if path in OPEN:
+            assert send(method, filled, None)[0] == 200, path
+            continue
+        for token in [None, "wrong", made["secret"], gone["secret"]]:
+            status, headers, _ = send(method, filled, token)
+            assert (status, headers["www-authenticate"]) == (401, "Bearer"), (method, path, status)
+        scope = operation["x-volant-scope"]
+        status, _, text = send(method, filled, READ)
+        if scope == "read":
+            assert status not in (401, 403), (method, path, status)
+        else:
+            assert status == 403 and json.loads(text)["code"] == "insufficient_scope", (method, path, status, text)
+        for header in ["host", "origin"]:
+            evil = {header: "evil.example" if header == "host" else "http://evil.example"}
+            assert send(method, filled, ROOT, headers=evil)[0] == 403, (method, path, header)
+        count += 1
+    assert json.loads(send("GET", "/api/v1/vms")[2]) == [], "something was done"
+    assert send("GET", "/.well-known/oauth-protected-resource/mcp", None)[0] == 404
+    print(f"  {count} operations: without, wrong, revoked, over and narrow tokens, evil Host and Origin")
+
+
+def changes_are_in_the_audit_log():
+    send("DELETE", "/api/v1/vms/nobody", headers={"x-request-id": "look-for-me"})
+    entries = json.loads(send("GET", "/api/v1/audit?limit=1000")[2])
+    mine = [entry for entry in entries if entry["request_id"] == "look-for-me"]
+    assert [(e["operation"], e["status"], e["principal"]) for e in mine] == [("destroyVM", 404, "root token")], mine
+    refused = [e for e in entries if e["status"] == 403 and e["principal"] == "token clients-read"]
+    assert refused, "a refused change is not in the log"
+    assert send("GET", "/api/v1/audit", READ)[0] == 403
+    print(f"  audit log: {len(entries)} entries")
+
+
+def a_key_is_used_once():
+    body = {"name": "once", "memory_mb": 96, "start": False}
+    key = {"idempotency-key": "rest-py-1"}
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: send("POST", "/api/v1/vms", body=body, headers=key), range(20)))
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) <= {201, 409} and 201 in statuses, statuses
+    codes = {json.loads(text)["code"] for status, _, text in answers if status == 409}
+    assert codes <= {"idempotency_running"}, codes
+    status, headers, text = send("POST", "/api/v1/vms", body=body, headers=key)
+    assert (status, headers["idempotency-replayed"]) == (201, "true"), (status, text)
+    assert len(json.loads(send("GET", "/api/v1/vms")[2])) == 1
+    assert send("POST", "/api/v1/vms", body={**body, "name": "twice"}, headers=key)[0] == 422
+    assert send("POST", "/api/v1/vms", body=body, headers={"idempotency-key": "a b"})[0] == 400
+    print(f"  one key sent 20 times at once: {statuses.count(201)} answered, {statuses.count(409)} told to wait, one VM")
+
+
+def lists_have_pages_and_resources_revisions():
+    for name in ["a1", "a2", "a3", "a4"]:
+        assert send("POST", "/api/v1/vms", body={"name": name, "memory_mb": 96, "start": False})[0] == 201
+    seen, path = [], "/api/v1/vms?limit=2&sort=name&order=desc"
+    while path:
+        status, headers, text = send("GET", path)
+        assert (status, headers["x-total-count"]) == (200, "5"), (path, status, text)
+        seen += [vm["name"] for vm in json.loads(text)]
+        link = re.fullmatch(r'<([^>]+)>; rel="next"', headers["link"] or "")
+        path = link and link[1]
+    assert seen == ["once", "a4", "a3", "a2", "a1"], seen
+    assert [vm["name"] for vm in json.loads(send("GET", "/api/v1/vms?q=a3&status=stopped")[2])] == ["a3"]
+    assert send("GET", "/api/v1/vms?limit=x")[0] == 400
+    _, headers, _ = send("GET", "/api/v1/vms/a1")
+    assert send("GET", "/api/v1/vms/a1", headers={"if-none-match": headers["etag"]})[0] == 304
+    assert send("GET", "/api/v1/vms/a1", headers={"if-none-match": '"other"'})[0] == 200
+    assert send("GET", "/api/v1/vms/a1/wait?phase=stopped")[0] == 200
+    assert send("GET", "/api/v1/vms/a1/wait?phase=running&timeout_ms=1")[0] == 504
+    for name in ["once", "a1", "a2", "a3", "a4"]:
+        assert send("DELETE", f"/api/v1/vms/{name}")[0] == 204
+    history = json.loads(send("GET", "/api/v1/events/history?since=0&limit=3")[2])
+    assert len(history["items"]) == 3 and history["last_id"] == history["items"][-1]["id"], history
+    print("  pages, filters, revisions, waits, events in pages")
+
+
+tokens_open_what_they_should()
+changes_are_in_the_audit_log()
+a_key_is_used_once()
+lists_have_pages_and_resources_revisions()

