@@ -120,6 +120,14 @@ impl Orchestrator {
         Ok(self.shared.store.append_audit(entry).await?)
     }
 
+    /// Id of the latest event; 0 before the first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn last_event_id(&self) -> Result<i64, Error> {
+        Ok(self.shared.store.last_event_id().await?)
+    }
+
     /// Entries of the audit log before the entry `before`, newest first.
     ///
     /// # Errors

@@ -518,14 +518,6 @@ impl Orchestrator {
         Ok(self.shared.store.events_since(id, limit).await?)
     }
 
-    /// Id of the latest event; 0 before the first.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn last_event_id(&self) -> Result<i64, Error> {
-        Ok(self.shared.store.last_event_id().await?)
-    }
-
     /// Asks all guests to shut down and ends those that do not within the stop timeout. New
     /// changes are refused from now on.
     pub async fn shut_down(&self) {
