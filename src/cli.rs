@@ -106,6 +106,9 @@ pub struct ServeFlags {
     /// Share of the host's memory that guests may have, in percent
     #[arg(long, env = "VOLANT_MEMORY_PERCENT_MAX")]
     pub memory_percent_max: Option<u8>,
+    /// Guest memory in huge pages: quicker starts, some MiB more per VM
+    #[arg(long, env = "VOLANT_HUGE_PAGES")]
+    pub huge_pages: Option<bool>,
     /// Bytes kept of what each VM's workload writes
     #[arg(long, env = "VOLANT_LOG_BYTES_MAX")]
     pub log_bytes_max: Option<u64>,

@@ -44,6 +44,8 @@ pub struct Config {
     pub stop_timeout_ms: u64,
     /// Share of the host's memory that guests may have.
     pub memory_percent_max: u8,
+    /// Whether guests' RAM is to be in huge pages.
+    pub huge_pages: bool,
     /// Bytes kept of what each VM's workload writes, at least 64 KiB.
     pub log_bytes_max: u64,
     /// Networks that may connect by TCP, e.g. 192.0.2.0/24; none means all.
@@ -118,6 +120,7 @@ struct File {
     boot_timeout_ms: Option<u64>,
     stop_timeout_ms: Option<u64>,
     memory_percent_max: Option<u8>,
+    huge_pages: Option<bool>,
     log_bytes_max: Option<u64>,
     allow: Option<Vec<String>>,
     requests_per_second_max: Option<u32>,
@@ -176,6 +179,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         dns: flags.dns.or(file.dns).unwrap_or_else(|| vec![Ipv4Addr::new(1, 1, 1, 1)]),
         boot_timeout_ms: flags.boot_timeout_ms.or(file.boot_timeout_ms).unwrap_or(60_000),
         stop_timeout_ms: flags.stop_timeout_ms.or(file.stop_timeout_ms).unwrap_or(10_000),
+        huge_pages: flags.huge_pages.or(file.huge_pages).unwrap_or(true),
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
         log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
         images: file.images.unwrap_or_default(),

@@ -83,6 +83,8 @@ pub struct EngineConfig {
     pub logs: PathBuf,
     /// Bytes kept of what each workload writes.
     pub log_len_max: u64,
+    /// Whether guests' RAM is to be in huge pages.
+    pub huge_pages: bool,
     /// MiB that all guests may be given in sum.
     pub memory_mib_max: u64,
 }

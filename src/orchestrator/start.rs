@@ -82,7 +82,7 @@ pub async fn run(
     let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
     let Attachment { tap, permit } = attached;
     clock.mark("tap_ready");
-    let machine = machine_spec(vm, kernel, initramfs, disks, tap);
+    let machine = machine_spec(shared, vm, (kernel, initramfs), disks, tap);
     let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
     clock.mark("machine_built");
     crash::point("start.built");
@@ -125,9 +125,9 @@ pub async fn run(
 }
 
 fn machine_spec(
+    shared: &Shared,
     vm: &Vm,
-    kernel: File,
-    initramfs: File,
+    (kernel, initramfs): (File, File),
     disks: Vec<DiskSpec>,
     tap: OwnedFd,
 ) -> Spec {
@@ -136,6 +136,7 @@ fn machine_spec(
         label: vm.id.to_string(),
         vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
         memory_mib: spec.memory_mib,
+        huge_pages: shared.config.huge_pages,
         kernel,
         initramfs: Some(initramfs),
         cmdline: cmdline::for_spec(spec),

@@ -51,7 +51,7 @@ pub fn build(
     built_at: Instant,
 ) -> Result<Machine, Error> {
     check(&spec)?;
-    let memory = memory::allocate(&spec.label, spec.memory_mib)?;
+    let memory = memory::allocate(&spec.label, spec.memory_mib, spec.huge_pages)?;
     let vm = kvm.create_vm()?;
     memory::register(&vm, &memory)?;
     vm.create_irq_chip().map_err(|errno| host("make the interrupt controllers", errno))?;

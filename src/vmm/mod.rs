@@ -35,6 +35,8 @@ pub struct Spec {
     pub vcpus: u8,
     /// Guest RAM in MiB.
     pub memory_mib: u64,
+    /// Whether to ask the host for huge pages behind guest RAM.
+    pub huge_pages: bool,
     /// ELF `vmlinux` or `bzImage`; recognised by its first bytes.
     pub kernel: File,
     /// Uncompressed or compressed cpio; copied behind the kernel.

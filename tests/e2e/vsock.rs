@@ -134,6 +134,7 @@ fn machine(folder: &std::path::Path) -> Machine {
         label: "test".to_owned(),
         vcpus: 1,
         memory_mib: 128,
+        huge_pages: false,
         kernel: open(&named("VOLANT_KERNEL")),
         initramfs: Some(open(&initramfs)),
         cmdline: "quiet loglevel=1 panic=-1 reboot=t rdinit=/init 8250.nr_uarts=0".to_owned(),
