@@ -8,7 +8,7 @@ use crate::model::VmName;
 use crate::orchestrator::{Error, Orchestrator, ProcessInfo, ProcessRequest, TerminalSize};
 
 /// How long the agent may take to answer a call that does not wait for anything.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Gives an agent's answer its deadline.
 pub async fn in_time<T>(call: impl Future<Output = Result<T, AgentError>>) -> Result<T, Error> {

@@ -262,7 +262,7 @@ fn what_is_no_document_is_refused() {
     for (document, language) in table {
         let began = std::time::Instant::now();
         assert!(manifest(document, language).is_err(), "{language:?}");
-        assert!(began.elapsed().as_secs() < 5, "{language:?} took too long");
+        assert!(began.elapsed().as_secs() < 60, "{language:?} took too long");
     }
 }
 

@@ -152,19 +152,22 @@ async fn what_cannot_be_started_says_why() {
 
 #[tokio::test]
 async fn a_stopped_process_gets_its_own_signal_and_is_not_restarted() {
-    let line = "trap 'echo bye; exit 0' INT; echo up; while :; do sleep 0.01; done";
+    // It goes on saying so: a word that was said before we listened is not said to us.
+    let line = "trap 'echo bye; exit 0' INT; while :; do echo up; sleep 0.01; done";
     let mut workload = shell(line, restart(RestartPolicy::Always, None));
     workload.stop_signal = Some(2);
     let supervisor = Supervisor::start(workload, BTreeMap::new(), Reaper::start().unwrap());
     let (mut text, _) = follow(&supervisor, WorkloadCondition::Ready).await;
     while !text.contains("up") {
         // It may be ready before it has written its first word.
-        let frame = supervisor.shared.output.follow().next().await.unwrap();
+        let mut follower = supervisor.shared.output.follow();
+        let frame = timeout(Duration::from_secs(20), follower.next()).await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(&frame.payload).unwrap());
     }
     timeout(Duration::from_secs(20), supervisor.stop()).await.unwrap();
     let (text, report) = follow(&supervisor, WorkloadCondition::Finished).await;
-    assert_eq!((text.as_str(), report.exits), ("bye\n", 1));
+    assert!(text.ends_with("bye\n"), "{text}");
+    assert_eq!(report.exits, 1);
 }
 
 #[tokio::test]
