@@ -22,7 +22,12 @@ pub async fn bounded(request: Request, next: Next) -> Response {
         let text = format!("at most {BODY_LEN_MAX} bytes");
         return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text).into_response();
     }
-    next.run(request.map(|body| Body::new(TimeoutBody::new(BODY_IDLE_MAX, body)))).await
+    next.run(request.map(unless_still)).await
+}
+
+/// A body that ends with an error once it stands still for [`BODY_IDLE_MAX`].
+pub fn unless_still(body: Body) -> Body {
+    Body::new(TimeoutBody::new(BODY_IDLE_MAX, body))
 }
 
 #[cfg(test)]

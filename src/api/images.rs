@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::api::body::unless_still;
 use crate::api::error::Refusal;
 use crate::api::view;
 use crate::model::ImageReference;
@@ -126,7 +127,8 @@ pub async fn import(
     let Query(ImportQuery { reference }) = query?;
     let reference = reference.as_deref().map(ImageReference::try_from).transpose();
     let reference = reference.map_err(Error::from)?;
-    let archive = body.into_data_stream();
+    // An import keeps the store from being cleaned: it must not wait for a client gone quiet.
+    let archive = unless_still(body).into_data_stream();
     answer(&headers, async move |told| {
         let images = orchestrator.import_images(archive, reference, told).await?;
         Ok(images.iter().map(view::image).collect::<Vec<_>>())

@@ -74,7 +74,6 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/schemas/plugin-manifest", get(plugins::schema))
         .route("/api/v1/images", get(images::list))
         .route("/api/v1/images/pull", post(images::pull))
-        .route("/api/v1/images/import", post(images::import))
         .route("/api/v1/images/prune", post(images::prune))
         .route("/api/v1/images/{*name}", get(images::inspect).delete(images::remove))
         .route("/api/v1/events/history", get(events::history))
@@ -95,9 +94,10 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .with_state(orchestrator)
 }
 
-/// Routes that take what a request's body brings, whatever its length and pace.
+/// Routes that take what a request's body brings, whatever its length.
 fn streams() -> Router<Orchestrator> {
     Router::new()
+        .route("/api/v1/images/import", post(images::import))
         .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
         .route("/api/v1/vms/{name}/files/content", get(files::read).put(files::write))
         .route("/api/v1/vms/{name}/files/tar", get(files::pack).put(files::unpack))
