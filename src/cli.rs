@@ -6,6 +6,7 @@ mod file;
 mod images;
 mod plugins;
 mod process;
+mod vm_access;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
+pub use vm_access::{AccessArgs, UrlArgs};
 
 /// A microVM engine in one process.
 #[derive(Debug, Parser)]
@@ -73,6 +75,12 @@ pub struct ServeFlags {
     /// TCP address of the API
     #[arg(long, env = "VOLANT_LISTEN")]
     pub listen: Option<SocketAddr>,
+    /// TCP address of the proxy to guests; none by default
+    #[arg(long, env = "VOLANT_PROXY_LISTEN")]
+    pub proxy_listen: Option<SocketAddr>,
+    /// Domain of the proxy: {port}-{vm}.{domain} is a port of a guest
+    #[arg(long, env = "VOLANT_PROXY_DOMAIN")]
+    pub proxy_domain: Option<String>,
     /// File with the bearer token for TCP; made at the first start
     #[arg(long, env = "VOLANT_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -227,6 +235,10 @@ pub enum VmsCommand {
     Wait(WaitArgs),
     /// Copy files and trees between this machine and a VM
     Cp(CpArgs),
+    /// Show the token that opens a VM's ports, making one if there is none
+    Access(AccessArgs),
+    /// Make an address that opens a port of a VM for a while
+    Url(UrlArgs),
     /// Look at and change files in a VM
     #[command(subcommand)]
     Files(FilesCommand),

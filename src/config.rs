@@ -22,6 +22,10 @@ pub struct Config {
     pub socket: PathBuf,
     /// TCP address of the API.
     pub listen: SocketAddr,
+    /// TCP address of the proxy to guests.
+    pub proxy_listen: Option<SocketAddr>,
+    /// Domain of the proxy's host names.
+    pub proxy_domain: String,
     /// File with the bearer token.
     pub token_file: PathBuf,
     /// Default guest kernel.
@@ -109,6 +113,8 @@ struct File {
     state_dir: Option<PathBuf>,
     socket: Option<PathBuf>,
     listen: Option<SocketAddr>,
+    proxy_listen: Option<SocketAddr>,
+    proxy_domain: Option<String>,
     token_file: Option<PathBuf>,
     kernel: Option<PathBuf>,
     agent: Option<PathBuf>,
@@ -169,6 +175,11 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
     let config = Config {
         socket: flags.socket.or(file.socket).unwrap_or_else(|| run_dir.join("volant.sock")),
         listen: flags.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7777))),
+        proxy_listen: flags.proxy_listen.or(file.proxy_listen),
+        proxy_domain: flags
+            .proxy_domain
+            .or(file.proxy_domain)
+            .unwrap_or_else(|| "volant.localhost".to_owned()),
         token_file: flags.token_file.or(file.token_file).unwrap_or_else(|| state_dir.join("token")),
         kernel: flags.kernel.or(file.kernel).unwrap_or_else(|| state_dir.join("kernel/vmlinux")),
         agent: flags.agent.or(file.agent).unwrap_or(beside),
@@ -195,6 +206,13 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         return Err(ConfigError::Value(format!(
             "bridge: {:?} is no interface name",
             config.bridge
+        )));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if config.proxy_domain.is_empty() || !config.proxy_domain.chars().all(plain) {
+        return Err(ConfigError::Value(format!(
+            "proxy_domain: {:?} is no domain",
+            config.proxy_domain
         )));
     }
     if !(1..=100).contains(&config.memory_percent_max) {

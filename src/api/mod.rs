@@ -20,9 +20,11 @@ pub mod operations;
 mod plugin_artifacts;
 mod plugins;
 mod processes;
+mod rewind;
 mod server;
 mod tokens;
 mod view;
+mod vm_access;
 mod vms;
 
 use axum::extract::{DefaultBodyLimit, State};
@@ -114,6 +116,11 @@ fn in_guests() -> Router<Orchestrator> {
         .route("/api/v1/vms/{name}/processes/{id}/resize", post(processes::resize))
         .route("/api/v1/vms/{name}/processes/{id}/keep", post(processes::keep))
         .route("/api/v1/vms/{name}/processes/{id}/wait", get(processes::wait))
+        .route(
+            "/api/v1/vms/{name}/access",
+            get(vm_access::get).post(vm_access::renew).delete(vm_access::revoke),
+        )
+        .route("/api/v1/vms/{name}/access/url", post(vm_access::sign))
         .route("/api/v1/vms/{name}/files", delete(files::remove))
         .route("/api/v1/vms/{name}/files/stat", get(files::stat))
         .route("/api/v1/vms/{name}/files/list", get(files::list))

@@ -1,19 +1,27 @@
 //! Connections: bounded in number, in the time their head may take, and drained at the end.
 
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use hyper::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
 
 use crate::api::access::Peer;
+use crate::api::rewind::Rewind;
 
 /// Connections at once, per listener; a further one waits in the backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -21,6 +29,14 @@ const CONNECTIONS_MAX: usize = 4096;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a request's head.
 const HEAD_LEN_MAX: usize = 64 * 1024;
+/// The same in HTTP/2.
+const HEADER_LIST_MAX: u32 = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+/// An HTTP/2 connection without a request is closed after this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A ping this often, and as long to answer it, finds an HTTP/2 client that is gone.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Pause after a failed accept (out of descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long connections may take to finish once the daemon ends.
@@ -87,16 +103,64 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     ended: CancellationToken,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
-    let routes = TowerToHyperService::new(router.into_service::<Incoming>());
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let looked = tokio::select! {
+        looked = tokio::time::timeout(HEAD_TIMEOUT, Rewind::look(stream)) => looked,
+        () = ended.cancelled() => return,
+    };
+    // A client that sends nothing, or goes away, ends its own connection only.
+    let Ok(Ok((stream, is_http2))) = looked else { return };
+    let requests = watch::Sender::new(0);
+    let counted = requests.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        routes.call(request)
+        if let Peer::Tcp(address) = peer {
+            request.extensions_mut().insert(ConnectInfo(address));
+        }
+        let answer = router.clone().call(request);
+        let under_way = UnderWay::new(&counted);
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            answer
+        }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    if is_http2 {
+        http2(TokioIo::new(stream), service, requests, ended).await;
+    } else {
+        http1(TokioIo::new(stream), service, ended).await;
+    }
+    drop(permit);
+}
+
+/// A request that has not been answered yet.
+struct UnderWay(watch::Sender<usize>);
+
+impl UnderWay {
+    fn new(requests: &watch::Sender<usize>) -> UnderWay {
+        requests.send_modify(|count| *count += 1);
+        UnderWay(requests.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+async fn http1<S, F>(
+    stream: TokioIo<Rewind<S>>,
+    service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
+    ended: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Future<Output = Result<Response, Infallible>> + Send + 'static,
+{
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(stream, service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
@@ -107,5 +171,49 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             let _ = connection.await;
         }
     }
-    drop(permit);
+}
+
+/// HTTP/2 without TLS, by prior knowledge.
+async fn http2<S, F>(
+    stream: TokioIo<Rewind<S>>,
+    service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
+    requests: watch::Sender<usize>,
+    ended: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Future<Output = Result<Response, Infallible>> + Send + 'static,
+{
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
+        .serve_connection(stream, service);
+    tokio::pin!(connection);
+    let leave = async {
+        tokio::select! {
+            () = idle(requests.subscribe()) => {}
+            () = ended.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        _ = &mut connection => {}
+        () = leave => {
+            // Streams that are open are finished.
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// Returns when no request has been under way for a while: HTTP/1.1 has that in its head's timeout.
+async fn idle(mut requests: watch::Receiver<usize>) {
+    loop {
+        let quiet = requests.wait_for(|count| *count == 0).await.is_ok();
+        let busy = requests.wait_for(|count| *count != 0);
+        if !quiet || tokio::time::timeout(IDLE_TIMEOUT, busy).await.is_err() {
+            return;
+        }
+    }
 }

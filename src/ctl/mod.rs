@@ -17,6 +17,7 @@ mod socket;
 mod source;
 mod sse;
 mod terminal;
+mod vm_access;
 mod vms;
 
 use std::process::ExitCode;

@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{actions, console, copy, exec, files, images, logs, output, processes};
+use crate::ctl::{
+    actions, console, copy, exec, files, images, logs, output, processes, vm_access,
+};
 use crate::wire::{CreateVm, DiskView, PullImage, VmView};
 
 const NO_BODY: Option<&()> = None;
@@ -52,6 +54,8 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Wait(args) => return processes::wait(client, args).await,
         VmsCommand::Cp(args) => copy::run(client, &args).await?,
         VmsCommand::Files(command) => return files::run(client, command, form).await,
+        VmsCommand::Access(args) => vm_access::token(client, &args).await?,
+        VmsCommand::Url(args) => vm_access::url(client, args).await?,
         VmsCommand::Console { name } => return console::attach(client, &name).await,
         VmsCommand::Logs(args) => logs::run(client, &args).await?,
         VmsCommand::Action(args) => return actions::of_vm(client, args).await,

@@ -4,6 +4,7 @@ mod checks;
 mod token;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -84,6 +85,11 @@ async fn serve(config: Config) -> Result<()> {
     let router = router.merge(agui).merge(mcp);
     let router = api::protect(router, auth);
     let servers = TaskTracker::new();
+    if let Some(address) = config.proxy_listen {
+        let hosts = proxy::host_router(orchestrator.clone(), &config.proxy_domain);
+        let listener = Listener::Tcp(bind(address).await?);
+        servers.spawn(api::serve(listener, hosts, shutdown.clone()));
+    }
     for listener in listeners {
         servers.spawn(api::serve(listener, router.clone(), shutdown.clone()));
     }
@@ -154,6 +160,9 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         log_len_max: config.log_bytes_max,
         huge_pages: config.huge_pages,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
+        proxy_authority: config
+            .proxy_listen
+            .map(|address| format!("{}:{}", config.proxy_domain, address.port())),
     };
     let images = open_images(config)?;
     Ok(Orchestrator::open(engine, store, network, hypervisor, images).await?)
@@ -212,10 +221,15 @@ fn lock(path: &Path) -> Result<fs::File> {
     Ok(file)
 }
 
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| {
+        format!("{address} cannot be listened on; is another program using the port?")
+    })
+}
+
 async fn listen(config: &Config) -> Result<Vec<Listener>> {
-    let tcp = TcpListener::bind(config.listen).await.with_context(|| {
-        format!("{} cannot be listened on; is another program using the port?", config.listen)
-    })?;
+    let tcp = bind(config.listen).await?;
     let folder = config.socket.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     if config.socket.exists() {

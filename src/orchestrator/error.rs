@@ -81,6 +81,9 @@ pub enum Error {
     /// The guest's agent has not this capability.
     #[error("the guest's agent does not do {0}")]
     AgentLacks(&'static str),
+    /// The daemon has no proxy listener.
+    #[error("the daemon has no proxy listener")]
+    NoProxy,
     /// Nothing listens on that port in the guest.
     #[error("nothing in the guest listens on port {0}")]
     PortClosed(u16),
@@ -181,7 +184,8 @@ impl Error {
             | Error::TokenTaken(_)
             | Error::State { .. }
             | Error::AgentLacks(_)
-            | Error::ImageInUse { .. } => Kind::Conflict,
+            | Error::ImageInUse { .. }
+            | Error::NoProxy => Kind::Conflict,
             Error::ImagesBusy => Kind::Unavailable,
             Error::Reference(_) => Kind::Invalid,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
@@ -222,6 +226,7 @@ impl Error {
             Error::Agent(_) => "agent_unreachable",
             Error::Guest { code, .. } => code,
             Error::AgentLacks(_) => "agent_too_old",
+            Error::NoProxy => "no_proxy_listener",
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
@@ -251,6 +256,7 @@ impl Error {
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
             Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),
             Error::AgentLacks(_) => Some("give the VM an initramfs with this version's agent"),
+            Error::NoProxy => Some("start the daemon with --proxy-listen"),
             Error::WaitTimeout => Some("look again later, or wait longer with timeout_ms"),
             Error::NoAddress => Some("delete a VM, or configure a larger subnet"),
             _ => None,

@@ -16,7 +16,9 @@ mod plugin_artifacts;
 mod plugins;
 mod policy;
 mod processes;
+mod reach;
 mod start;
+mod vm_access;
 mod workload_log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +31,6 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
-use crate::agent::{self, StreamObject};
 use crate::logs;
 use crate::model::{Event, EventKind, NewVm, Vm, VmId, VmName, VmState};
 use crate::net::Network;
@@ -54,6 +55,7 @@ pub use actions::{ActionCall, ActionError};
 pub use error::Error;
 pub use images::{ImageDetails, Images, ImagesConfig, Pruned, progress};
 pub use plugins::{InstalledVersion, Plugin, PluginError};
+pub use vm_access::SignedAddress;
 pub use volant_protocol::{
     AgentInfo, Deadline, FileEvent, FileEventKind, FileInfo, FileKind, FileList, GuestMetrics,
     LIST_LEN_MAX, ListeningPort, MoveRequest, ProcessInfo, ProcessRequest, ProcessStatus,
@@ -87,6 +89,8 @@ pub struct EngineConfig {
     pub huge_pages: bool,
     /// MiB that all guests may be given in sum.
     pub memory_mib_max: u64,
+    /// Domain and port of the proxy's own listener, as they are in addresses.
+    pub proxy_authority: Option<String>,
 }
 
 /// Whether a call returns before the VM has got there.
@@ -122,6 +126,7 @@ pub struct Handle {
     vm: watch::Receiver<Vm>,
     live: Mutex<LiveParts>,
     load: Load,
+    access: vm_access::Access,
 }
 
 #[derive(Default)]
@@ -272,6 +277,7 @@ impl Orchestrator {
         for vm in vms {
             this.adopt(vm, None);
         }
+        this.load_access().await?;
         Ok(this)
     }
 
@@ -284,6 +290,7 @@ impl Orchestrator {
             vm: watched,
             live: Mutex::default(),
             load: Load::default(),
+            access: vm_access::Access::default(),
         });
         let driver = Driver {
             shared: Arc::clone(&self.shared),
@@ -470,29 +477,6 @@ impl Orchestrator {
         let info = handle.parts().agent.clone();
         let state = handle.vm.borrow().state.as_str();
         info.ok_or(Error::State { state, what: "its agent has not answered yet" })
-    }
-
-    /// A stream to the agent's HTTP server.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn agent_stream(&self, name: &VmName) -> Result<Box<dyn StreamObject>, Error> {
-        Ok(Box::new(self.agent(name).await?))
-    }
-
-    /// A stream to a TCP port on the guest's loopback.
-    ///
-    /// # Errors
-    /// [`Error::PortClosed`] when nothing listens there.
-    pub async fn tcp_stream(
-        &self,
-        name: &VmName,
-        port: u16,
-    ) -> Result<Box<dyn StreamObject>, Error> {
-        agent::tcp(self.agent(name).await?, port).await.map_err(|error| match error {
-            AgentError::Refused { status: 502, .. } => Error::PortClosed(port),
-            other => other.into(),
-        })
     }
 
     /// The serial console of a VM: of its live machine, or of its last one since the daemon started.

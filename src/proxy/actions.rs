@@ -6,40 +6,45 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
 
-use crate::model::VmName;
-use crate::orchestrator::{ActionCall, Orchestrator};
-use crate::proxy::{Target, forward, no_name, problem, refused};
+use crate::orchestrator::ActionCall;
+use crate::proxy::HOST;
+use crate::proxy::forward::{Proxy, Target, forward, problem, refused, vm_name};
+use crate::proxy::guests::Place;
+use crate::proxy::headers::Origin;
 
 /// Tells the client which VM has answered.
 const VM_HEADER: HeaderName = HeaderName::from_static("x-volant-vm");
 
 /// `/api/v1/vms/{name}/actions/{plugin}/{action}`.
 pub async fn of_vm(
-    State(orchestrator): State<Orchestrator>,
+    State(proxy): State<Proxy>,
     Path((name, plugin, action)): Path<(String, String, String)>,
     request: Request,
 ) -> Response {
-    let Ok(vm) = VmName::try_from(name.as_str()) else { return no_name(&name) };
-    match orchestrator.action(&vm, &plugin, &action).await {
-        Ok(call) => perform(&orchestrator, call, request).await,
+    let vm = match vm_name(&name) {
+        Ok(vm) => vm,
+        Err(problem) => return *problem,
+    };
+    match proxy.orchestrator.action(&vm, &plugin, &action).await {
+        Ok(call) => perform(&proxy, call, request).await,
         Err(error) => refused(&error),
     }
 }
 
 /// `/api/v1/plugins/{plugin}/actions/{action}`.
 pub async fn of_any(
-    State(orchestrator): State<Orchestrator>,
+    State(proxy): State<Proxy>,
     Path((plugin, action)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    match orchestrator.action_of_any(&plugin, &action) {
-        Ok(call) => perform(&orchestrator, call, request).await,
+    match proxy.orchestrator.action_of_any(&plugin, &action) {
+        Ok(call) => perform(&proxy, call, request).await,
         Err(error) => refused(&error),
     }
 }
 
 /// Sends the request, and streams the answer; the VM counts as busy until its end.
-async fn perform(orchestrator: &Orchestrator, call: ActionCall, mut request: Request) -> Response {
+async fn perform(proxy: &Proxy, call: ActionCall, mut request: Request) -> Response {
     let Ok(method) = call.method.parse::<Method>() else {
         let text = format!("{:?} is no method", call.method);
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", text, None);
@@ -53,13 +58,13 @@ async fn perform(orchestrator: &Orchestrator, call: ActionCall, mut request: Req
         return response;
     }
     *request.method_mut() = method;
-    let stream = match orchestrator.tcp_stream(&call.vm, call.port).await {
-        Ok(stream) => stream,
-        Err(error) => return refused(&error),
+    let target = Target {
+        place: Place::Port(call.vm.clone(), call.port),
+        path: with_query(&call.path, request.uri().query()),
+        origin: Origin { host: HOST.to_owned(), ..Origin::default() },
+        head_timeout: call.timeout,
     };
-    let path = with_query(&call.path, request.uri().query());
-    let target = Target { path, head_timeout: call.timeout };
-    let mut response = match forward(request, stream, &target).await {
+    let mut response = match forward(proxy, target, request).await {
         Ok(response) => response,
         Err(problem) => return problem,
     };

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0005_images.sql"),
     include_str!("schema/0006_plugin_artifacts.sql"),
     include_str!("schema/0007_access.sql"),
+    include_str!("schema/0008_vm_access.sql"),
 ];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ mod migrate;
 mod plugin_artifacts;
 mod plugins;
 mod repeats;
+mod vm_access;
 mod vms;
 
 use std::path::Path;
@@ -16,7 +17,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
+
 pub use plugins::{PluginRow, PluginVersionRow};
+pub use vm_access::SECRET_LEN;
 
 /// Calls that wait for the store's thread; one more makes its caller wait.
 const QUEUE_LEN: usize = 256;

@@ -7,6 +7,7 @@ mod file;
 mod images;
 mod plugin;
 mod process;
+mod vm_access;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use plugin::{
     ArtifactView, PluginList, PluginVersionView, PluginView, PutArtifact, Rollback, SetEnabled,
 };
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
+pub use vm_access::{AccessView, SignBody, SignedView};
 pub use workload::WorkloadView;
 
 /// `POST /api/v1/vms`.

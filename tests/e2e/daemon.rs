@@ -12,6 +12,9 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// Between looks at a condition.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Address of the proxy's own listener.
+pub(crate) const PROXY: &str = "127.0.0.1:17780";
+
 pub(crate) struct Daemon {
     folder: tempfile::TempDir,
     child: Child,
@@ -31,7 +34,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
         .args(["--socket".as_ref(), path("socket").as_os_str()])
         .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
         .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
-        .args(["--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
+        .args(["--proxy-listen", PROXY, "--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
         .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "300000"])
         .env("VOLANT_CRASH_AT", crash_at)
         .env("VOLANT_LOG_BYTES_MAX", "65536")

@@ -17,6 +17,7 @@ mod many;
 mod network;
 mod plugins;
 mod processes;
+mod proxy;
 mod shutdown;
 mod vsock;
 

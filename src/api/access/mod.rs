@@ -26,7 +26,7 @@ use subtle::ConstantTimeEq;
 
 use crate::api::error::Refusal;
 use crate::api::operations::{self, Access};
-use crate::model::Scope;
+use crate::model::{Scope, VmName};
 use crate::orchestrator::Orchestrator;
 
 pub use authorize::authorize;
@@ -96,6 +96,15 @@ impl Auth {
         let token = self.orchestrator.authenticate(token)?;
         Some(Principal { name: format!("token {}", token.name).into(), scope: token.scope, peer })
     }
+
+    /// A VM's own token is somebody on the way to that VM's ports, and nobody elsewhere.
+    fn guest_principal(&self, token: &str, request: &Request, peer: Arc<str>) -> Option<Principal> {
+        let route = request.extensions().get::<MatchedPath>()?.as_str();
+        let vm = proxied(route, request.uri().path())?;
+        let name = format!("access token of VM {vm}").into();
+        let opens = self.orchestrator.token_opens(&vm, token);
+        opens.then_some(Principal { name, scope: Scope::Operate, peer })
+    }
 }
 
 /// Puts the first gate before every route of `router`.
@@ -145,7 +154,11 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
     let shown = request.headers().get(header::AUTHORIZATION);
     let token = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let peer: Arc<str> = address.ip().to_string().into();
-    let Some(principal) = token.and_then(|token| auth.principal(token, peer)) else {
+    let principal = token.and_then(|token| {
+        let principal = auth.principal(token, Arc::clone(&peer));
+        principal.or_else(|| auth.guest_principal(token, request, peer))
+    });
+    let Some(principal) = principal else {
         return if token.is_none() && is_open(request) {
             Ok(())
         } else {
@@ -169,6 +182,13 @@ fn unauthorized(was_shown: bool) -> Response {
     let scheme = HeaderValue::from_static("Bearer");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
     response
+}
+
+/// The VM whose ports a route leads to. A name that is written in another way is not known here.
+fn proxied(route: &str, path: &str) -> Option<VmName> {
+    route.strip_prefix("/api/v1/vms/{name}/proxy/{port}")?;
+    let name = path.strip_prefix("/api/v1/vms/")?.split('/').next()?;
+    VmName::try_from(name).ok()
 }
 
 /// Routes that need no token. OAuth clients look for an authorization server below `/.well-known`:
@@ -198,7 +218,8 @@ fn request_id(request: &Request) -> RequestId {
 fn foreign(request: &Request) -> Option<Refusal> {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let refuse = |code, text| Some(Refusal::new(StatusCode::FORBIDDEN, code, text));
-    let Some(host) = text(header::HOST).or(request.uri().host()) else {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let Some(host) = text(header::HOST).or(authority) else {
         // RFC 9112, 3.2.
         let text = "a request names its host";
         return Some(Refusal::new(StatusCode::BAD_REQUEST, "missing_host", text));
@@ -223,6 +244,16 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+
+    #[test]
+    fn tokens_of_vms_lead_to_their_ports() {
+        let port = "/api/v1/vms/{name}/proxy/{port}/{*path}";
+        let name = |route: &str, path: &str| Some(proxied(route, path)?.to_string());
+        assert_eq!(name(port, "/api/v1/vms/one/proxy/80/x"), Some("one".to_owned()));
+        assert_eq!(name(port, "/api/v1/vms/on%65/proxy/80/x"), None);
+        assert_eq!(name("/api/v1/vms/{name}/exec", "/api/v1/vms/one/exec"), None);
+        assert_eq!(name("/api/v1/vms/{name}/agent/{*path}", "/api/v1/vms/one/agent/x"), None);
+    }
 
     #[test]
     fn pages_of_other_sites_are_refused() {

@@ -15,6 +15,7 @@ mod plugins;
 mod processes;
 mod schema;
 mod system;
+mod vm_access;
 mod vms;
 
 use axum::http::Method;
@@ -162,6 +163,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         processes::OPERATIONS,
         files::OPERATIONS,
         guest::OPERATIONS,
+        vm_access::OPERATIONS,
         images::OPERATIONS,
         plugins::OPERATIONS,
         agui::OPERATIONS,

@@ -206,10 +206,11 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         id: "proxyToPort",
         title: "HTTP to a port of the guest",
-        description: "Passes the request on to a TCP port on the guest's loopback; WebSocket too.",
+        description: "Passes the request on to a TCP port on the guest's loopback: WebSocket, server-sent \
+                      events and gRPC too. The VM's own token (`getVmAccess`) opens it as well.",
         method: Method::GET,
         path: "/api/v1/vms/{name}/proxy/{port}/{*path}",
-        aliases: &["/api/v1/vms/{name}/proxy/{port}/"],
+        aliases: &["/api/v1/vms/{name}/proxy/{port}", "/api/v1/vms/{name}/proxy/{port}/"],
         access: Access::Scope(Scope::Operate),
         hints: Hints::RUNS,
         query: None,

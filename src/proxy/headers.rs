@@ -1,0 +1,306 @@
+//! Heads as the other side should see them. Pure.
+
+use axum::http::Uri;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Headers that end at each hop (RFC 9110, 7.6.1). `TE` and `Upgrade` are made anew where they are
+/// meant; `Trailer` goes on, since the trailers do.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What is known of a request beside its head.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The client's address; none on a Unix socket.
+    pub client: Option<std::net::IpAddr>,
+    /// Part of the path that the guest does not see.
+    pub prefix: String,
+    /// Host header for the guest.
+    pub host: String,
+}
+
+/// Whether the guest is spoken to in HTTP/2: gRPC needs it, everything else gets HTTP/1.1.
+pub fn wants_http2(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        kind == "application/grpc"
+            || kind.starts_with("application/grpc+")
+            || kind.starts_with("application/grpc;")
+    })
+}
+
+/// Removes what ends at this hop, and what `Connection` names.
+pub fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let others = [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&others) {
+        headers.remove(name);
+    }
+}
+
+/// The protocol that an HTTP/1.1 request asks to change to. HTTP/2 by upgrade is not passed on: it
+/// has no use behind a proxy.
+pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut connection = headers.get_all(header::CONNECTION).iter();
+    let asked = connection.any(|value| {
+        let words = value.to_str().unwrap_or_default().split(',');
+        words.map(str::trim).any(|word| word.eq_ignore_ascii_case("upgrade"))
+    });
+    let wanted = headers.get(header::UPGRADE).filter(|_| asked)?;
+    let word = wanted.to_str().ok()?;
+    (!word.to_ascii_lowercase().contains("h2c")).then(|| wanted.clone())
+}
+
+/// A request's headers for the guest. `trace` makes a new trace context's random part.
+pub fn for_guest(
+    headers: &mut HeaderMap,
+    origin: &Origin,
+    http2: bool,
+    trace: impl FnOnce() -> [u8; 24],
+) {
+    let upgrade = upgrade(headers).filter(|_| !http2);
+    let trailers = headers.get_all(header::TE).iter().any(|value| {
+        let mut words = value.to_str().unwrap_or_default().split(',');
+        words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+    });
+    strip(headers);
+    // Answered here, as soon as the guest is connected to.
+    headers.remove(header::EXPECT);
+    // Ours, not the guest's: it has opened this proxy.
+    headers.remove(header::AUTHORIZATION);
+    let host = headers.remove(header::HOST);
+    if let Ok(host) = HeaderValue::from_str(&origin.host)
+        && !http2
+    {
+        headers.insert(header::HOST, host);
+    }
+    if let Some(host) = host {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if !http2 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    forwarded(headers, origin);
+    trace_context(headers, trace);
+}
+
+fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    match HeaderValue::from_str(&origin.prefix) {
+        Ok(prefix) if !origin.prefix.is_empty() => headers.insert(FORWARDED_PREFIX, prefix),
+        _ => headers.remove(FORWARDED_PREFIX),
+    };
+    let Some(client) = origin.client else { return };
+    // The last address is the one that is known; those before it are what the client claims.
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
+    if let Ok(all) = HeaderValue::from_str(&all.join(", ")) {
+        headers.insert(FORWARDED_FOR, all);
+    }
+}
+
+/// A trace goes on, or begins here (W3C Trace Context, level 1).
+fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u8; 24]) {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let valid = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(is_traceparent),
+        _ => false,
+    };
+    if valid {
+        return;
+    }
+    headers.remove(TRACESTATE);
+    let hex: String = trace().iter().map(|byte| format!("{byte:02x}")).collect();
+    let value = format!("00-{}-{}-00", &hex[..32], &hex[32..]);
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags, ..] = parts[..] else { return false };
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.len() == 4)
+        && hex(trace, 32)
+        && some(trace)
+        && hex(parent, 16)
+        && some(parent)
+        && hex(flags, 2)
+}
+
+/// The URI that the client towards a guest takes: whom it asks, and the path that the guest sees.
+///
+/// # Errors
+/// The path is none.
+pub fn target(authority: &str, path_and_query: &str) -> Result<Uri, axum::http::Error> {
+    Uri::builder().scheme("http").authority(authority).path_and_query(path_and_query).build()
+}
+
+/// Path and query after the first `skip` segments.
+pub fn path_after(uri: &Uri, skip: usize) -> (&str, &str) {
+    let wanted = uri.path_and_query().map_or("/", |path| path.as_str());
+    let end = wanted.find('?').unwrap_or(wanted.len());
+    let cut = wanted[..end].match_indices('/').nth(skip).map_or(end, |(at, _)| at);
+    (&wanted[..cut], &wanted[cut..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn guest_sees(pairs: &[(&str, &str)], http2: bool) -> HeaderMap {
+        let mut headers = map(pairs);
+        let origin = Origin {
+            client: Some([192, 0, 2, 7].into()),
+            prefix: "/api/v1/vms/one/proxy/80".to_owned(),
+            host: "localhost".to_owned(),
+        };
+        for_guest(&mut headers, &origin, http2, || [0xab; 24]);
+        headers
+    }
+
+    fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn what_ends_at_a_hop_ends() {
+        let seen = guest_sees(
+            &[
+                ("host", "daemon:7777"),
+                ("connection", "keep-alive, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authorization", "Basic x"),
+                ("proxy-connection", "keep-alive"),
+                ("transfer-encoding", "chunked"),
+                ("authorization", "Bearer secret"),
+                ("expect", "100-continue"),
+                ("trailer", "x-sum"),
+                ("te", "gzip, trailers"),
+                ("accept", "*/*"),
+            ],
+            false,
+        );
+        for gone in ["x-private", "keep-alive", "proxy-authorization", "proxy-connection"] {
+            assert_eq!(text(&seen, gone), None, "{gone}");
+        }
+        for gone in ["transfer-encoding", "authorization", "expect"] {
+            assert_eq!(text(&seen, gone), None, "{gone}");
+        }
+        assert_eq!(text(&seen, "host"), Some("localhost"));
+        assert_eq!(text(&seen, "x-forwarded-host"), Some("daemon:7777"));
+        assert_eq!(text(&seen, "te"), Some("trailers"));
+        assert_eq!(text(&seen, "connection"), Some("te"));
+        assert_eq!(text(&seen, "trailer"), Some("x-sum"));
+        assert_eq!(text(&seen, "accept"), Some("*/*"));
+    }
+
+    #[test]
+    fn clients_are_named_and_their_claims_come_first() {
+        let seen =
+            guest_sees(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")], false);
+        assert_eq!(text(&seen, "x-forwarded-for"), Some("10.0.0.1, 192.0.2.7"));
+        assert_eq!(text(&seen, "x-forwarded-proto"), Some("http"));
+        assert_eq!(text(&seen, "x-forwarded-prefix"), Some("/api/v1/vms/one/proxy/80"));
+    }
+
+    #[test]
+    fn traces_go_on_or_begin() {
+        let mine = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let seen = guest_sees(&[("traceparent", mine), ("tracestate", "a=1")], false);
+        assert_eq!(
+            (text(&seen, "traceparent"), text(&seen, "tracestate")),
+            (Some(mine), Some("a=1"))
+        );
+        let new = format!("00-{}-{}-00", "ab".repeat(16), "ab".repeat(8));
+        for bad in ["", "00-0-0-0", &mine[1..], &mine.to_uppercase(), &format!("{mine}-x")] {
+            let seen = guest_sees(&[("traceparent", bad), ("tracestate", "a=1")], false);
+            assert_eq!(text(&seen, "traceparent"), Some(new.as_str()), "{bad}");
+            assert_eq!(text(&seen, "tracestate"), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn upgrades_are_passed_on_but_not_to_http2() {
+        let websocket = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        let seen = guest_sees(&websocket, false);
+        assert_eq!(text(&seen, "connection"), Some("upgrade"));
+        assert_eq!(text(&seen, "upgrade"), Some("websocket"));
+        assert_eq!(text(&guest_sees(&websocket, true), "upgrade"), None);
+        let h2c = [
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AA"),
+        ];
+        let seen = guest_sees(&h2c, false);
+        assert_eq!((text(&seen, "upgrade"), text(&seen, "http2-settings")), (None, None));
+        assert_eq!(text(&guest_sees(&[("upgrade", "websocket")], false), "upgrade"), None);
+    }
+
+    #[test]
+    fn grpc_alone_is_http2() {
+        let check = |kind: &str| wants_http2(&map(&[("content-type", kind)]));
+        assert!(check("application/grpc") && check("application/grpc+proto"));
+        assert!(!check("application/grpc-web") && !check("application/json"));
+        assert!(!wants_http2(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn paths_are_cut() {
+        let cut = |uri: &'static str, skip| {
+            let uri = Uri::from_static(uri);
+            let (prefix, rest) = path_after(&uri, skip);
+            (prefix.to_owned(), rest.to_owned())
+        };
+        let pair = |prefix: &str, rest: &str| (prefix.to_owned(), rest.to_owned());
+        assert_eq!(cut("/a/b/c/d?x=/1", 2), pair("/a/b", "/c/d?x=/1"));
+        assert_eq!(cut("/a/b", 2), pair("/a/b", ""));
+        assert_eq!(cut("/a/b?x=/y/z", 2), pair("/a/b", "?x=/y/z"));
+        assert_eq!(cut("/a/b/?x", 2), pair("/a/b", "/?x"));
+        assert_eq!(cut("/a/b//c", 2), pair("/a/b", "//c"));
+    }
+}
