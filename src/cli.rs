@@ -2,6 +2,7 @@
 
 mod access;
 mod actions;
+mod expose;
 mod file;
 mod images;
 mod plugins;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AuditArgs, McpArgs, ScopeWord, TokensCommand};
 pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
+pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
 pub use plugins::{InstallArgs, PluginsCommand};
@@ -235,6 +237,15 @@ pub enum VmsCommand {
     Wait(WaitArgs),
     /// Copy files and trees between this machine and a VM
     Cp(CpArgs),
+    /// Let a port of the host lead to one of a VM, and print the host's
+    Expose(ExposeArgs),
+    /// List the ports of the host that lead to a VM
+    Exposed {
+        /// Name of the VM
+        name: String,
+    },
+    /// Let a port of the host lead nowhere again
+    Unexpose(UnexposeArgs),
     /// Show the token that opens a VM's ports, making one if there is none
     Access(AccessArgs),
     /// Make an address that opens a port of a VM for a while
@@ -314,6 +325,9 @@ pub struct CreateArgs {
     /// How an ELF kernel is entered: auto, pvh or linux64
     #[arg(long, default_value = "auto")]
     pub boot_protocol: String,
+    /// Port of the host that leads to it: [IP:][HOST-PORT:]GUEST-PORT[/udp]
+    #[arg(long = "expose", value_name = "PORTS")]
+    pub expose: Vec<String>,
     /// No serial console
     #[arg(long)]
     pub no_console: bool,

@@ -9,6 +9,7 @@ mod console;
 mod error;
 mod events;
 mod exec;
+mod exposures;
 mod files;
 mod guest;
 mod images;
@@ -120,6 +121,8 @@ fn in_guests() -> Router<Orchestrator> {
             "/api/v1/vms/{name}/access",
             get(vm_access::get).post(vm_access::renew).delete(vm_access::revoke),
         )
+        .route("/api/v1/vms/{name}/exposures", get(exposures::list).post(exposures::add))
+        .route("/api/v1/vms/{name}/exposures/{transport}/{host_port}", delete(exposures::remove))
         .route("/api/v1/vms/{name}/access/url", post(vm_access::sign))
         .route("/api/v1/vms/{name}/files", delete(files::remove))
         .route("/api/v1/vms/{name}/files/stat", get(files::stat))

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::error::Refusal;
+use crate::api::exposures::exposure;
 use crate::api::list::ListQuery;
 use crate::api::view;
 use crate::model::{Vm, VmName, VmState};
@@ -111,8 +112,10 @@ pub async fn create(
     let start = body.start;
     let (plugin, version) = (body.plugin.clone(), body.plugin_version.clone());
     let plugin = plugin.as_deref().map(|name| (name, version.as_deref()));
+    let wanted: Result<Vec<_>, Refusal> = body.expose.iter().map(exposure).collect();
+    let wanted = wanted?;
     let new = orchestrator.plan(plugin, view::request(body)?)?;
-    let mut vm = orchestrator.create(new, start, patience.wait).await?;
+    let (mut vm, _) = orchestrator.create_exposed(new, wanted, start, patience.wait).await?;
     if start {
         vm = patience.settle(&orchestrator, vm).await?;
     }

@@ -6,6 +6,7 @@ mod client;
 mod console;
 mod copy;
 mod exec;
+mod expose;
 mod files;
 mod images;
 mod logs;

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{
-    actions, console, copy, exec, files, images, logs, output, processes, vm_access,
+    actions, console, copy, exec, expose, files, images, logs, output, processes, vm_access,
 };
 use crate::wire::{CreateVm, DiskView, PullImage, VmView};
 
@@ -56,6 +56,9 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Files(command) => return files::run(client, command, form).await,
         VmsCommand::Access(args) => vm_access::token(client, &args).await?,
         VmsCommand::Url(args) => vm_access::url(client, args).await?,
+        VmsCommand::Expose(args) => expose::add(client, &args, form).await?,
+        VmsCommand::Exposed { name } => expose::list(client, &name, form).await?,
+        VmsCommand::Unexpose(args) => expose::remove(client, &args).await?,
         VmsCommand::Console { name } => return console::attach(client, &name).await,
         VmsCommand::Logs(args) => logs::run(client, &args).await?,
         VmsCommand::Action(args) => return actions::of_vm(client, args).await,
@@ -128,6 +131,7 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         labels: args.labels.into_iter().collect(),
         console: !args.no_console,
         start: !args.no_start,
+        expose: args.expose.iter().map(|text| expose::parse(text)).collect::<Result<_, _>>()?,
         disks: args.disks.iter().map(|text| disk(text)).collect(),
         boot_protocol: args.boot_protocol,
         image: args.image.image,

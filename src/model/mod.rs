@@ -5,6 +5,7 @@
 
 mod access;
 mod event;
+mod exposure;
 mod image;
 mod name;
 mod plugin;
@@ -13,6 +14,7 @@ mod workload;
 
 pub use access::{AuditEntry, Repeat, Scope, Token};
 pub use event::{Event, EventKind};
+pub use exposure::{Exposure, Transport};
 pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
 pub use name::{InvalidName, VmName};
 pub use plugin::{

@@ -2,6 +2,7 @@
 
 mod firewall;
 mod link;
+mod reserve;
 mod subnet;
 
 use std::net::Ipv4Addr;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use crate::model::{Mac, VmId};
 use crate::sys::{self, crash};
 
+pub use firewall::{EXPOSED_MAX, Forward};
+pub use reserve::{Reservation, reserve};
 pub use subnet::Subnet;
 
 /// A failure to change the host's network.
@@ -102,10 +105,21 @@ impl Network {
         links.ensure_address(bridge, config.host_ip, config.subnet.prefix_len).await?;
         links.set_up(bridge).await?;
         write_sysctl("/proc/sys/net/ipv4/ip_forward", "1")?;
+        // What the host's loopback sends to an exposed port leaves by the bridge. What guests send
+        // to the loopback is refused like all they send to the host.
+        write_sysctl(&format!("/proc/sys/net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
         // Guests get no IPv6; the bridge need not answer to it. Absent where IPv6 is off.
         let _ =
             write_sysctl(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", config.bridge), "1");
         Ok(Network { inner: Arc::new(Inner { config, links, firewall, bridge }) })
+    }
+
+    /// Replaces all ports of the host that lead to guests, at once.
+    ///
+    /// # Errors
+    /// [`NetError`]; nothing has changed then.
+    pub fn set_forwards(&self, forwards: &[Forward]) -> Result<(), NetError> {
+        self.inner.firewall.set_forwards(forwards)
     }
 
     /// The configuration in force.

@@ -241,16 +241,17 @@ impl Driver {
                 let monitor = self.watch_workload(&live).await;
                 self.running = Some(Running { live, exit, monitor, _permit: permit });
                 self.vm.send_modify(|vm| (vm.timeline, vm.boot_exits) = (timeline, exits));
+                self.shared.refresh_forwards();
                 self.set(VmState::Running, EventKind::Running, "vm running").await;
                 let _ = done.send(Ok(self.vm.borrow().clone()));
             }
             Err(text) if then.is_some() => {
-                self.handle.withdraw();
+                self.withdraw();
                 self.set(VmState::Stopped, EventKind::Stopped, "start interrupted").await;
                 let _ = done.send(Err(Error::StartFailed(text)));
             }
             Err(text) => {
-                self.handle.withdraw();
+                self.withdraw();
                 tracing::warn!(vm = %vm.id, reason = text, "a VM did not start");
                 let failed = VmState::Failed { reason: text.clone() };
                 self.set(failed, EventKind::Crashed, &text).await;
@@ -274,6 +275,12 @@ impl Driver {
         }
     }
 
+    /// Nothing reaches the machine any more.
+    fn withdraw(&self) {
+        self.handle.withdraw();
+        self.shared.refresh_forwards();
+    }
+
     /// Ends the machine, if there is one, and takes back its right to send.
     async fn end_machine(&mut self) {
         if let Some(running) = self.running.take() {
@@ -283,7 +290,7 @@ impl Driver {
             }
         }
         self.vm.send_modify(|vm| vm.workload = None);
-        self.handle.withdraw();
+        self.withdraw();
     }
 
     /// Asks the guest, then ends the machine.

@@ -81,6 +81,18 @@ pub enum Error {
     /// The guest's agent has not this capability.
     #[error("the guest's agent does not do {0}")]
     AgentLacks(&'static str),
+    /// A port of the host that is asked for is another's.
+    #[error("port {port} of the host is taken")]
+    PortTaken {
+        /// Which.
+        port: u16,
+    },
+    /// Not one of the host's addresses.
+    #[error("{0} is no address of the host")]
+    NoSuchAddress(std::net::Ipv4Addr),
+    /// As many ports are exposed as there may be.
+    #[error("no more ports of the host can be exposed")]
+    NoExposure,
     /// The daemon has no proxy listener.
     #[error("the daemon has no proxy listener")]
     NoProxy,
@@ -185,7 +197,8 @@ impl Error {
             | Error::State { .. }
             | Error::AgentLacks(_)
             | Error::ImageInUse { .. }
-            | Error::NoProxy => Kind::Conflict,
+            | Error::NoProxy
+            | Error::PortTaken { .. } => Kind::Conflict,
             Error::ImagesBusy => Kind::Unavailable,
             Error::Reference(_) => Kind::Invalid,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
@@ -195,7 +208,8 @@ impl Error {
                 Kind::Unavailable
             }
             Error::Guest { kind, .. } => *kind,
-            Error::NoAddress | Error::NoMemory { .. } => Kind::Exhausted,
+            Error::NoSuchAddress(_) => Kind::Invalid,
+            Error::NoAddress | Error::NoMemory { .. } | Error::NoExposure => Kind::Exhausted,
             Error::WaitTimeout => Kind::Timeout,
             Error::StartFailed(_)
             | Error::Artifact(ArtifactError::Host { .. })
@@ -227,6 +241,9 @@ impl Error {
             Error::Guest { code, .. } => code,
             Error::AgentLacks(_) => "agent_too_old",
             Error::NoProxy => "no_proxy_listener",
+            Error::PortTaken { .. } => "port_taken",
+            Error::NoSuchAddress(_) => "invalid_exposure",
+            Error::NoExposure => "exposures_exhausted",
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
@@ -256,6 +273,7 @@ impl Error {
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
             Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),
             Error::AgentLacks(_) => Some("give the VM an initramfs with this version's agent"),
+            Error::PortTaken { .. } => Some("choose another port, or none to get any that is free"),
             Error::NoProxy => Some("start the daemon with --proxy-listen"),
             Error::WaitTimeout => Some("look again later, or wait longer with timeout_ms"),
             Error::NoAddress => Some("delete a VM, or configure a larger subnet"),

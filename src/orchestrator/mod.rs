@@ -7,6 +7,7 @@ mod actions;
 mod cmdline;
 mod driver;
 mod error;
+mod expose;
 mod files;
 mod images;
 mod machine;
@@ -33,7 +34,7 @@ use volant_protocol::AGENT_PORT;
 
 use crate::logs;
 use crate::model::{Event, EventKind, NewVm, Vm, VmId, VmName, VmState};
-use crate::net::Network;
+use crate::net::{Forward, Network};
 use crate::store::{Store, StoreError};
 use crate::sys::crash;
 use crate::vmm::{Hypervisor, Vsock};
@@ -117,6 +118,8 @@ pub struct Shared {
     drivers: TaskTracker,
     closing: AtomicBool,
     tokens: access::Tokens,
+    /// What the firewall leads to guests now.
+    forwards: Mutex<Vec<Forward>>,
 }
 
 /// One VM as the registry knows it.
@@ -127,6 +130,7 @@ pub struct Handle {
     live: Mutex<LiveParts>,
     load: Load,
     access: vm_access::Access,
+    exposures: expose::Exposures,
 }
 
 #[derive(Default)]
@@ -262,6 +266,7 @@ impl Orchestrator {
             drivers: TaskTracker::new(),
             closing: AtomicBool::new(false),
             tokens,
+            forwards: Mutex::default(),
         });
         let this = Orchestrator { shared };
         this.shared.plugins.load(&this.shared.store).await?;
@@ -278,6 +283,7 @@ impl Orchestrator {
             this.adopt(vm, None);
         }
         this.load_access().await?;
+        this.load_exposures().await?;
         Ok(this)
     }
 
@@ -291,6 +297,7 @@ impl Orchestrator {
             live: Mutex::default(),
             load: Load::default(),
             access: vm_access::Access::default(),
+            exposures: expose::Exposures::default(),
         });
         let driver = Driver {
             shared: Arc::clone(&self.shared),

@@ -3,6 +3,7 @@
 
 mod access;
 mod events;
+mod exposures;
 mod images;
 mod migrate;
 mod plugin_artifacts;

@@ -3,6 +3,7 @@
 
 mod access;
 mod event;
+mod exposure;
 mod file;
 mod images;
 mod plugin;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{AuditView, CreateToken, CreatedToken, TokenView};
 pub use event::{EventView, EventsView};
+pub use exposure::ExposureView;
 pub use file::{
     FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
     TimeSyncView,
@@ -71,6 +73,9 @@ pub struct CreateVm {
     /// Whether to start it at once.
     #[serde(default = "yes")]
     pub start: bool,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<ExposureView>,
     /// Disks, `/dev/vda` first; at most 8.
     #[serde(default)]
     pub disks: Vec<DiskView>,

@@ -74,8 +74,16 @@ impl Daemon {
     }
 
     pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(self.folder.path(), "");
         self.wait_ready();
     }

@@ -9,6 +9,7 @@ mod crash;
 mod daemon;
 mod disks;
 mod exec;
+mod expose;
 mod files;
 mod host;
 mod images;

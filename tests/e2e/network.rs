@@ -24,13 +24,13 @@ fn host_ok(line: &str) -> String {
 }
 
 /// A network namespace beyond a veth pair, with a web server in it; gone at the end.
-struct Outside {
+pub(crate) struct Outside {
     server: Child,
     _pages: tempfile::TempDir,
 }
 
 impl Outside {
-    fn new() -> Outside {
+    pub(crate) fn new() -> Outside {
         let pages = tempfile::tempdir().unwrap();
         std::fs::write(pages.path().join("index.html"), "from outside\n").unwrap();
         host_ok("ip netns add volant-outside");
@@ -49,6 +49,11 @@ impl Outside {
             .unwrap();
         Outside { server, _pages: pages }
     }
+}
+
+/// Runs a line beyond the host.
+pub(crate) fn in_outside(line: &str) -> Output {
+    host(&format!("ip netns exec volant-outside {line}"))
 }
 
 impl Drop for Outside {

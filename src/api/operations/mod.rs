@@ -8,6 +8,7 @@
 mod access;
 mod agui;
 mod call;
+mod exposures;
 mod files;
 mod guest;
 mod images;
@@ -164,6 +165,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         files::OPERATIONS,
         guest::OPERATIONS,
         vm_access::OPERATIONS,
+        exposures::OPERATIONS,
         images::OPERATIONS,
         plugins::OPERATIONS,
         agui::OPERATIONS,

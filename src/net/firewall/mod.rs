@@ -1,12 +1,13 @@
 //! The nftables rules: NAT, what guests may reach, and who they may claim to be.
 //!
 //! Two tables, named after the bridge, are replaced as a whole when the daemon starts, in one
-//! transaction: nothing of an earlier run survives. A guest's port is one element of one set, added
+//! transaction: nothing of an earlier run survives. A third (`exposed`) ends with the daemon. A guest's port is one element of one set, added
 //! before its TAP device forwards anything and removed when its [`Port`] guard is dropped.
 //! docs/networking.md shows the rules in nft's own words.
 //!
 //! Netlink answers from the kernel at once; calls are made on whatever thread holds the guard.
 
+mod exposed;
 mod rule;
 
 use std::ffi::CString;
@@ -20,6 +21,8 @@ use netlink_socket2::NetlinkSocket;
 use crate::model::Mac;
 use crate::net::{NetConfig, NetError};
 use rule::{Protocol, Rule, Verdict};
+
+pub use exposed::{EXPOSED_MAX, Forward};
 
 /// `NFPROTO_INET` and `NFPROTO_BRIDGE` (linux/netfilter.h).
 const INET: u8 = 1;
@@ -53,6 +56,9 @@ pub struct Firewall {
     socket: Arc<Mutex<NetlinkSocket>>,
     /// Table name, in both families.
     table: Arc<CString>,
+    /// The table of what is exposed; it ends with this process, and has its number so that a
+    /// successor may have its own beside it.
+    exposed: Arc<CString>,
 }
 
 impl std::fmt::Debug for Firewall {
@@ -100,24 +106,30 @@ impl Firewall {
     /// # Errors
     /// The kernel has no nf_tables, or a part of it is missing.
     pub fn set_up(config: &NetConfig) -> Result<Firewall, NetError> {
-        let table = CString::new(format!("volant_{}", config.bridge))
-            .map_err(|_| NetError::Config("a bridge's name has no NUL".to_owned()))?;
-        let firewall =
-            Firewall { socket: Arc::new(Mutex::new(NetlinkSocket::new())), table: Arc::new(table) };
+        let name = |name: String| {
+            let name = CString::new(name);
+            name.map(Arc::new)
+                .map_err(|_| NetError::Config("a bridge's name has no NUL".to_owned()))
+        };
+        let table = name(format!("volant_{}", config.bridge))?;
+        let exposed = name(format!("volant_{}_{}", config.bridge, std::process::id()))?;
+        let socket = Arc::new(Mutex::new(NetlinkSocket::new()));
+        let firewall = Firewall { socket, table, exposed };
         let made = firewall.transact(|batch, table| {
             for nfgen_family in [INET, BRIDGE] {
                 replace_table(batch, table, nfgen_family);
             }
             let mut inet = Table { batch, name: table, family: INET };
             input_chain(&mut inet, &config.bridge);
-            forward_chain(&mut inet, &config.bridge);
+            forward_chain(&mut inet, config);
             source_nat_chain(&mut inet, config);
             let mut bridge = Table { batch: inet.batch, name: table, family: BRIDGE };
             bridge.add_ports_set();
             identity_chain(&mut bridge);
+            exposed::add_table(bridge.batch, &firewall.exposed, &config.bridge);
         });
         made.map_err(|source| NetError::Host {
-            step: "set up nftables (are the modules nf_tables, nft_masq, nft_ct and nft_reject_inet there?)"
+            step: "set up nftables (are the modules nf_tables, nft_masq, nft_ct, nft_fib_inet, nft_nat and nft_reject_inet there?)"
                 .to_owned(),
             source,
         })?;
@@ -155,10 +167,19 @@ impl Firewall {
         &self,
         build: impl FnOnce(&mut Chained<'static>, &std::ffi::CStr),
     ) -> std::io::Result<()> {
+        self.transact_many(MESSAGES_MAX, build)
+    }
+
+    /// The same with at most so many messages.
+    fn transact_many(
+        &self,
+        messages_max: u32,
+        build: impl FnOnce(&mut Chained<'static>, &std::ffi::CStr),
+    ) -> std::io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let mut whom = Nfgenmsg::new();
         whom.set_res_id(SUBSYSTEM);
-        let mut batch = Chained::new(socket.reserve_seq(MESSAGES_MAX));
+        let mut batch = Chained::new(socket.reserve_seq(messages_max));
         batch.request().op_batch_begin_do(&whom);
         build(&mut batch, &self.table);
         batch.request().op_batch_end_do(&whom);
@@ -207,6 +228,17 @@ impl Table<'_> {
             .push_priority(order);
     }
 
+    /// A chain that others jump to.
+    fn add_plain_chain(&mut self, name: &std::ffi::CStr) {
+        self.batch
+            .request()
+            .set_create()
+            .op_newchain_do(&family(self.family))
+            .encode()
+            .push_table(self.name)
+            .push_name(name);
+    }
+
     fn add_rule(&mut self, chain: &std::ffi::CStr, build: impl FnOnce(Rule) -> Rule) {
         let request = self.batch.request().set_create().set_append();
         let mut expressions = request
@@ -246,9 +278,9 @@ fn input_chain(table: &mut Table<'_>, bridge: &str) {
 
 /// Guests reach the outside, but neither each other by way of the host nor link-local addresses:
 /// on a cloud machine 169.254.169.254 would hand them the host's credentials. Nobody outside
-/// reaches guests, except with answers.
-fn forward_chain(table: &mut Table<'_>, bridge: &str) {
-    let chain = c"forward";
+/// reaches guests, except with answers and by the ports that are exposed.
+fn forward_chain(table: &mut Table<'_>, config: &NetConfig) {
+    let (chain, bridge) = (c"forward", config.bridge.as_str());
     table.add_chain(chain, c"filter", FORWARD, PRIORITY_FILTER);
     let link_local = Ipv4Addr::new(169, 254, 0, 0);
     table.add_rule(chain, |rule| rule.comes_from(bridge).goes_to(bridge).count().reject());
@@ -256,6 +288,7 @@ fn forward_chain(table: &mut Table<'_>, bridge: &str) {
         rule.comes_from(bridge).destination_in(link_local, 16).count().reject()
     });
     table.add_rule(chain, |rule| rule.goes_to(bridge).answers().verdict(Verdict::Accept));
+    exposed::forward_rule(table, chain, config);
     table.add_rule(chain, |rule| rule.goes_to(bridge).count().reject());
 }
 

@@ -7,10 +7,12 @@ use std::ffi::CStr;
 use std::net::Ipv4Addr;
 
 use netlink_bindings::nftables::{
-    CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprAttrs, PushExprListAttrs, Registers,
+    CmpOps, CtKeys, FibFlags, MetaKeys, PayloadBase, PushExprAttrs, PushExprListAttrs, Registers,
     RejectInetCode, RejectTypes, VerdictCode,
 };
 use netlink_bindings::traits::Pusher;
+
+use crate::model::Transport;
 
 const VALUE: u32 = Registers::Reg3208 as u32;
 const KEY: u32 = Registers::Reg3200 as u32;
@@ -20,6 +22,16 @@ const KEY_IP: u32 = Registers::Reg3206 as u32;
 /// `NFPROTO_IPV4`.
 const IPV4: u8 = 2;
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// `NFT_FIB_RESULT_ADDRTYPE` (linux/netfilter/nf_tables.h; the package counts from 0), and
+/// `RTN_LOCAL` (linux/rtnetlink.h).
+const FIB_ADDRESS_TYPE: u32 = 3;
+const ROUTE_LOCAL: u32 = 2;
+/// `NFT_NAT_DNAT`.
+const NAT_DESTINATION: u32 = 1;
+/// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h).
+const DESTINATION_TRANSLATED: u32 = 1 << 5;
 /// RFC 792.
 const ECHO_REQUEST: u8 = 8;
 /// `NF_CT_STATE_BIT` of established and related (linux/netfilter/nf_conntrack_common.h).
@@ -123,6 +135,11 @@ impl Rule {
         self.meta(MetaKeys::Iifname, VALUE).compare(CmpOps::Eq, prefix.as_bytes())
     }
 
+    /// The packet came in by any other interface.
+    pub fn comes_from_elsewhere_than(self, interface: &str) -> Rule {
+        self.name(MetaKeys::Iifname, CmpOps::Neq, interface)
+    }
+
     /// The packet leaves by this interface.
     pub fn goes_to(self, interface: &str) -> Rule {
         self.name(MetaKeys::Oifname, CmpOps::Eq, interface)
@@ -156,11 +173,12 @@ impl Rule {
     }
 
     fn address_in(self, offset: u32, network: Ipv4Addr, prefix_len: u8) -> Rule {
+        // Bits of the host are left out of both sides: 127.0.0.1/8 is 127.0.0.0/8.
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0);
         self.ipv4()
             .payload(PayloadBase::NetworkHeader, offset, 4, VALUE)
             .mask(mask.to_be_bytes())
-            .compare(CmpOps::Eq, &network.octets())
+            .compare(CmpOps::Eq, &(u32::from(network) & mask).to_be_bytes())
     }
 
     /// The IPv4 source (RFC 791, octet 12) is in the subnet.
@@ -171,6 +189,71 @@ impl Rule {
     /// The IPv4 destination (octet 16) is in the subnet.
     pub fn destination_in(self, network: Ipv4Addr, prefix_len: u8) -> Rule {
         self.address_in(16, network, prefix_len)
+    }
+
+    /// The packet is for an address of the host.
+    pub fn is_for_host(self) -> Rule {
+        self.ipv4()
+            .add(|expression| {
+                expression
+                    .nested_data_fib()
+                    .push_dreg(VALUE)
+                    .push_result(FIB_ADDRESS_TYPE)
+                    .push_flags(FibFlags::Daddr as u32);
+            })
+            .compare(CmpOps::Eq, &ROUTE_LOCAL.to_ne_bytes())
+    }
+
+    /// The packet is for this port (both transports have it at octet 2).
+    pub fn is_for_port(self, transport: Transport, port: u16) -> Rule {
+        let protocol = match transport {
+            Transport::Tcp => TCP,
+            Transport::Udp => UDP,
+        };
+        self.meta(MetaKeys::L4Proto, VALUE)
+            .compare(CmpOps::Eq, &[protocol])
+            .payload(PayloadBase::TransportHeader, 2, 2, VALUE)
+            .compare(CmpOps::Eq, &port.to_be_bytes())
+    }
+
+    /// The connection's destination was changed on its way here.
+    pub fn translated(self) -> Rule {
+        self.add(|expression| {
+            expression.nested_data_ct().push_key(CtKeys::Status as u32).push_dreg(VALUE);
+        })
+        .mask(DESTINATION_TRANSLATED.to_ne_bytes())
+        .compare(CmpOps::Neq, &[0; 4])
+    }
+
+    fn load(self, register: u32, value: &[u8]) -> Rule {
+        self.add(|expression| {
+            expression.nested_data_immediate().push_dreg(register).nested_data().push_value(value);
+        })
+    }
+
+    /// Ends the rule: the connection goes to this address and port.
+    pub fn lead_to(self, ip: Ipv4Addr, port: u16) -> Rule {
+        self.load(VALUE, &ip.octets()).load(KEY, &port.to_be_bytes()).add(|expression| {
+            expression
+                .nested_data_nat()
+                .push_type(NAT_DESTINATION)
+                .push_family(u32::from(IPV4))
+                .push_reg_addr_min(VALUE)
+                .push_reg_proto_min(KEY);
+        })
+    }
+
+    /// The other chain's rules are next.
+    pub fn jump(self, chain: &CStr) -> Rule {
+        self.add(|expression| {
+            expression
+                .nested_data_immediate()
+                .push_dreg(Registers::RegVerdict as u32)
+                .nested_data()
+                .nested_verdict()
+                .push_code(VerdictCode::Jump as u32)
+                .push_chain(chain);
+        })
     }
 
     /// The frame carries this.
@@ -250,5 +333,17 @@ impl Rule {
         self.add(|expression| {
             expression.push_name(c"masq");
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_network_stands_for_the_network() {
+        let rule = |ip: [u8; 4]| Rule::default().source_in(ip.into(), 8).into_bytes();
+        assert_eq!(rule([127, 0, 0, 1]), rule([127, 0, 0, 0]));
+        assert_ne!(rule([127, 0, 0, 1]), rule([126, 0, 0, 0]));
     }
 }

@@ -1,0 +1,100 @@
+//! `vms expose`, `exposed` and `unexpose`.
+#![expect(clippy::print_stdout, reason = "the output of commands")]
+
+use comfy_table::Table;
+use hyper::Method;
+
+use crate::cli::{ExposeArgs, Output, UnexposeArgs};
+use crate::ctl::client::{Client, Failure};
+use crate::ctl::output;
+use crate::ctl::vms::path;
+use crate::wire::ExposureView;
+
+/// `[IP:][HOST-PORT:]GUEST-PORT[/udp]`.
+///
+/// # Errors
+/// It is something else.
+pub fn parse(text: &str) -> Result<ExposureView, Failure> {
+    let refuse = || {
+        let text = format!("{text:?} is not like [IP:][HOST-PORT:]GUEST-PORT[/udp]");
+        Failure { exit_code: 2, ..Failure::local(text) }
+    };
+    let (ports, transport) = text.split_once('/').unwrap_or((text, "tcp"));
+    let mut parts = ports.rsplit(':');
+    let port = |part: &str| part.parse::<u16>().map_err(|_| refuse());
+    let guest_port = port(parts.next().unwrap_or_default())?;
+    let host_port = parts.next().map(port).transpose()?.unwrap_or(0);
+    let host_ip = parts.next().unwrap_or("0.0.0.0").to_owned();
+    if parts.next().is_some() {
+        return Err(refuse());
+    }
+    Ok(ExposureView { guest_port, host_port, host_ip, transport: transport.to_owned() })
+}
+
+/// Exposes a port and prints the host's.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn add(client: &Client, args: &ExposeArgs, form: Output) -> Result<(), Failure> {
+    let body = parse(&args.ports)?;
+    let target = path(&args.name, "/exposures");
+    let exposed: ExposureView = client.json(Method::POST, &target, Some(&body)).await?;
+    if form != Output::Table {
+        return output::value(form, &exposed);
+    }
+    println!("{}", exposed.host_port);
+    Ok(())
+}
+
+/// Lists what is exposed.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn list(client: &Client, name: &str, form: Output) -> Result<(), Failure> {
+    let none: Option<&()> = None;
+    let target = path(name, "/exposures");
+    let exposed: Vec<ExposureView> = client.json(Method::GET, &target, none).await?;
+    if form != Output::Table {
+        return output::value(form, &exposed);
+    }
+    let mut table = Table::new();
+    table.set_header(["HOST", "GUEST PORT", "TRANSPORT"]);
+    for exposure in exposed {
+        let host = format!("{}:{}", exposure.host_ip, exposure.host_port);
+        table.add_row([host, exposure.guest_port.to_string(), exposure.transport]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Ends an exposure.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn remove(client: &Client, args: &UnexposeArgs) -> Result<(), Failure> {
+    let (port, transport) = args.port.split_once('/').unwrap_or((&args.port, "tcp"));
+    let target = path(&args.name, &format!("/exposures/{transport}/{port}"));
+    client.send(Method::DELETE, &target, None, "*/*").await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_as_they_are_written() {
+        let check = |text: &str| {
+            let view = parse(text).ok()?;
+            Some((view.host_ip, view.host_port, view.guest_port, view.transport))
+        };
+        let some = |ip: &str, host, guest, transport: &str| {
+            Some((ip.to_owned(), host, guest, transport.to_owned()))
+        };
+        assert_eq!(check("80"), some("0.0.0.0", 0, 80, "tcp"));
+        assert_eq!(check("8080:80"), some("0.0.0.0", 8080, 80, "tcp"));
+        assert_eq!(check("127.0.0.1:5353:53/udp"), some("127.0.0.1", 5353, 53, "udp"));
+        assert_eq!(check("a:80"), None);
+        assert_eq!(check("1:2:3:4"), None);
+        assert_eq!(check(""), None);
+    }
+}
