@@ -19,7 +19,7 @@ bench: ## measure in real guests (FIRECRACKER=path compares with it)
 	@tests/devvm/suite.sh bench --nocapture
 
 stress: ## long runs: guests that come and go, large transfers
-	@VOLANT_TEST_TRANSFER_MIB=256 tests/devvm/suite.sh stress --nocapture
+	@VOLANT_TEST_TRANSFER_MIB=256 VOLANT_TEST_PROXY_MIB=2048 VOLANT_TEST_EVENTS_S=120 tests/devvm/suite.sh stress --nocapture
 
 lint: ## shell scripts, format, clippy, licences of packages
 	@tests/devvm/lint.sh

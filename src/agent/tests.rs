@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use volant_protocol::{Deadline, ProcessRequest, ProcessStatus, TerminalSize};
 use volary::http::{Agent, serve};
 use volary::reap::Reaper;
@@ -59,6 +59,35 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), waited).await.expect(what);
+}
+
+/// An agent that says this whatever it is asked, or nothing at all, and hangs up.
+async fn told(answer: &'static str) -> AgentError {
+    let (ours, mut theirs) = tokio::io::duplex(PIPE_LEN);
+    let speaker = tokio::spawn(async move {
+        let _ = theirs.write_all(answer.as_bytes()).await;
+        // An endless head: until nobody listens.
+        while answer.ends_with("X: ") && theirs.write_all(&[b'y'; 1024]).await.is_ok() {}
+    });
+    let error = list(ours).await.expect_err("nonsense was taken for an answer");
+    speaker.await.unwrap();
+    error
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_nonsense_is_named() {
+    for garbage in ["\u{7f}ELF\r\n\r\n", "HTTP/1.1 200 OK\r\nX: ", "HTTP/9.9 200\r\n\r\n"] {
+        assert!(matches!(told(garbage).await, AgentError::Protocol(_)), "{garbage:?}");
+    }
+    for broken in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[]"] {
+        assert!(matches!(told(broken).await, AgentError::Io(_)), "{broken:?}");
+    }
+    for other in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
+    ] {
+        assert!(matches!(told(other).await, AgentError::Protocol(_)), "{other:?}");
+    }
 }
 
 #[tokio::test]

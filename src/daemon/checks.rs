@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
@@ -68,6 +69,22 @@ pub fn run(host: &Host, config: &Config) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Descriptors that a full house of clients and a hundred guests need.
+const DESCRIPTORS_WANTED: u64 = 16 * 1024;
+
+/// Takes all the descriptors that the host lets this process have: by default it would run out of
+/// them long before it is out of connections that it may hold.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on descriptors stays as it is");
+    }
+    if limit.maximum.is_some_and(|most| most < DESCRIPTORS_WANTED) {
+        tracing::warn!(most = limit.maximum, "few descriptors: set LimitNOFILE higher");
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ fn resolve(flags: &ServeFlags) -> Result<Config> {
 }
 
 async fn serve(config: Config) -> Result<()> {
+    checks::raise_descriptor_limit();
     make_folder(&config.state_dir)?;
     let _lock = lock(&config.state_dir.join("lock"))?;
     let token = token::load_or_make(&config.token_file)?;

@@ -16,7 +16,10 @@ mod client;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+mod overhead;
 mod rival;
+#[path = "../e2e/servers.rs"]
+mod servers;
 mod table;
 mod tricks;
 

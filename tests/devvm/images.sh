@@ -2,9 +2,10 @@
 # Builds the images that tests pull, from Debian's packages, by mmdebstrap and umoci. Prints the
 # folder with the results, which are kept: a second call takes no time.
 #
-#   layout/       an OCI layout with the tags base, nginx and python
+#   layout/       an OCI layout with the tags base, nginx, python and servers
 #   registry/     what Debian's docker-registry stores after they were pushed to it
 #   python.tar    as docker save writes it
+#   servers.tar   likewise: nginx, and Python with gRPC and WebSocket servers
 #   list.sh       prints what of a tree can be compared; nginx.list is what it says of nginx
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -68,6 +69,8 @@ fi
     umoci config --image layout:python --clear config.cmd --config.entrypoint python3 \
         --config.cmd -m --config.cmd http.server --config.cmd 8000 --config.workingdir /srv \
         --config.user www-data --config.volume /data
+    tree servers nginx-light,python3-grpcio,python3-websockets
+    next servers
     umoci gc --layout layout
 
     port=$(free_port)
@@ -84,6 +87,7 @@ END
             "docker://127.0.0.1:$port/debian/$tag:latest"
     done
     skopeo --insecure-policy copy oci:layout:python "docker-archive:python.tar:debian/python:saved"
+    skopeo --insecure-policy copy oci:layout:servers "docker-archive:servers.tar:debian/servers:saved"
 
     # Below /dev, /proc and /sys a guest has other things.
     cat >list.sh <<'END'
@@ -97,7 +101,7 @@ END
 
     rm -rf "$result"
     mkdir -p "$result"
-    cp -a layout registry python.tar list.sh nginx.list "$result"
+    cp -a layout registry python.tar servers.tar list.sh nginx.list "$result"
     touch "$result/complete"
 } >&2
 echo "$result"

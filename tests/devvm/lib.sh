@@ -52,19 +52,32 @@ install_daemon_tools() {
 }
 
 # Real clients that the end-to-end suite drives, and where its tests find them.
-readonly kubernetes_version=37.0.2
+readonly -a python_clients=(kubernetes==37.0.2 grpcio==1.85.3)
 install_clients() {
-    local venv=$cache/clients/python
+    local venv
+    venv=$cache/clients/python-$(printf '%s\n' "${python_clients[@]}" | sha256sum | cut -c1-16)
     install_missing tmux=tmux python3=python3
-    if [[ $(cat "$venv/kubernetes" 2>/dev/null) != "$kubernetes_version" ]]; then
-        echo "installing the kubernetes package $kubernetes_version into $venv"
+    if [[ ! -e $venv/complete ]]; then
+        echo "installing ${python_clients[*]} into $venv"
         python3 -c 'import ensurepip' 2>/dev/null || install_missing /usr/share/doc/python3-venv=python3-venv
         rm -rf "$venv"
         python3 -m venv "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "kubernetes==$kubernetes_version"
-        echo "$kubernetes_version" >"$venv/kubernetes"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "${python_clients[@]}"
+        touch "$venv/complete"
     fi
     export VOLANT_TEST_PYTHON=$venv/bin/python
+}
+
+# A load generator, and nginx out of its package: installed, it would begin to serve.
+install_bench_tools() {
+    local nginx=$cache/tools/nginx
+    install_missing wrk=wrk
+    if [[ ! -x $nginx/usr/sbin/nginx ]]; then
+        rm -rf "$nginx"
+        mkdir -p "$nginx"
+        (cd "$nginx" && apt-get -qq download nginx && dpkg -x nginx_*.deb .)
+    fi
+    export VOLANT_BENCH_NGINX=$nginx/usr/sbin/nginx
 }
 
 install_devvm_tools() {

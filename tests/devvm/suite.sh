@@ -49,12 +49,11 @@ step "$suite: build"
 need_cargo
 install_kernel_tools
 install_daemon_tools
-[[ $suite != e2e ]] || install_clients
+install_clients
+[[ $suite != bench ]] || install_bench_tools
 kernel=$("$root/kernel/build.sh")
-if [[ $suite == e2e ]]; then
-    # Where another place is named, its images are taken as they are.
-    export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
-fi
+# Where another place is named, its images are taken as they are.
+export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
 build_agent
 messages=$(mktemp)
 # One command for both, so that their dependencies are compiled once. The feature is part of each

@@ -19,6 +19,8 @@ mod network;
 mod plugins;
 mod processes;
 mod proxy;
+mod real;
+mod servers;
 mod shutdown;
 mod vsock;
 

@@ -314,6 +314,72 @@ fn a_guest_that_answers_nonsense_is_named() {
     assert_eq!(guest.shell("echo here").stdout, b"here\n");
 }
 
+/// Connections that idle clients hold open.
+const CROWD: usize = 5000;
+/// What they may cost the daemon.
+const CROWD_KIB_MAX: u64 = 64 << 10;
+
+#[test]
+fn a_crowd_and_a_slow_client_hold_up_nobody() {
+    let limit = rustix::process::Rlimit { current: Some(20_000), maximum: Some(20_000) };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    let guest = Guest::new();
+    guest.serve(8080, ECHO);
+    // A head that comes a byte at a time is cut off, however long it goes on.
+    let began = Instant::now();
+    let mut slow = guest.send(&format!("GET {BASE}/8080/ HTTP/1.1\r\nHost: {API}\r\nX: "));
+    slow.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let ended = loop {
+        let sent = slow.write_all(b"y");
+        match slow.read(&mut [0; 512]) {
+            Ok(0) => break Instant::now(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && sent.is_ok() => {
+                assert!(began.elapsed() < Duration::from_secs(120), "a slow client is served");
+            }
+            Ok(_) => {}
+            Err(_) => break Instant::now(),
+        }
+    };
+    assert!(Duration::from_secs(10) < ended - began, "it was cut off at once");
+
+    let before = guest.0.private_kib();
+    let crowd: Vec<TcpStream> = (0..CROWD).map(|_| TcpStream::connect(API).unwrap()).collect();
+    // The operator and the guests notice nothing; who comes by TCP waits his turn.
+    assert_eq!(guest.shell("echo here").stdout, b"here\n");
+    assert!(guest.0.ctl(&["vms", "create", "two", "--memory", "64"]).status.success());
+    let seen = guest.get(&format!("{BASE}/8080/"), "");
+    assert_eq!(status(&seen), "200", "{seen}");
+    let grown = guest.0.private_kib().saturating_sub(before);
+    println!("{CROWD} idle connections: {grown} KiB");
+    assert!(grown < CROWD_KIB_MAX, "{grown} KiB");
+    drop(crowd);
+}
+
+#[test]
+fn an_agent_that_is_stuck_is_named_and_its_vm_can_be_ended() {
+    let guest = Guest::new();
+    guest.serve(8080, ECHO);
+    assert_eq!(status(&guest.get("/api/v1/vms/one/agent/v1/health", "")), "200");
+    // Frozen by its own guest: it takes connections and answers none.
+    guest.shell(
+        "mkdir -p /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/stuck && \
+         { { sleep 1; echo 1 > /tmp/groups/stuck/cgroup.procs; \
+         echo 1 > /tmp/groups/stuck/cgroup.freeze; } >/dev/null 2>&1 & }",
+    );
+    guest.0.wait("the agent to be stuck", || {
+        let path = "/api/v1/vms/one/agent/v1/health";
+        let seen = guest.get(path, "Volant-Timeout-Ms: 3000\r\n");
+        status(&seen) == "504" && seen.contains("guest_timeout")
+    });
+    let seen = guest.get(&format!("{BASE}/8080/"), "Volant-Timeout-Ms: 3000\r\n");
+    assert!(status(&seen) == "504" && seen.contains("guest_timeout"), "{seen}");
+    assert!(guest.0.ctl(&["vms", "create", "two", "--memory", "64"]).status.success());
+    let out = guest.0.ctl(&["vms", "stop", "one"]);
+    assert!(out.status.success(), "{out:?}");
+    assert!(guest.0.ctl(&["vms", "start", "one"]).status.success());
+    assert_eq!(guest.shell("echo again").stdout, b"again\n");
+}
+
 #[test]
 fn an_upgraded_connection_carries_whatever_is_sent() {
     let guest = Guest::new();

@@ -7,6 +7,10 @@ mod client;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+#[path = "../e2e/real.rs"]
+mod real;
+#[path = "../e2e/servers.rs"]
+mod servers;
 #[path = "../e2e/vsock.rs"]
 mod vsock;
 

@@ -1,0 +1,76 @@
+//! Real servers in a guest, real clients outside, the proxy between them: nginx, gRPC, WebSocket,
+//! server-sent events, large bodies. VOLANT_TEST_PROXY_MIB and VOLANT_TEST_EVENTS_S say how much.
+
+use std::process::Command;
+
+use crate::daemon::{Daemon, PROXY, named};
+use crate::servers::{ok, serve};
+
+const API: &str = "127.0.0.1:17777";
+const CLIENTS: &str = include_str!("../clients/proxy.py");
+/// What the daemon may grow by, whatever passes through it.
+const GROWTH_KIB_MAX: u64 = 16 << 10;
+
+fn setting(variable: &str, default: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| default.to_owned())
+}
+
+/// Runs a client to its end.
+fn client(arguments: &[&str]) {
+    let out =
+        Command::new(named("VOLANT_TEST_PYTHON")).args(["-c", CLIENTS]).args(arguments).output();
+    let out = out.unwrap();
+    assert!(
+        out.status.success(),
+        "{arguments:?}: {}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    println!("{}", String::from_utf8_lossy(&out.stdout).trim());
+}
+
+fn nginx(token: &str) {
+    let url = format!("http://{API}/api/v1/vms/real/proxy/80/");
+    let curl = |arguments: &[&str]| {
+        let bearer = format!("Authorization: Bearer {token}");
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--max-time", "60", "-H", &bearer]).args(arguments).arg(&url);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let page = curl(&["-i"]);
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("Welcome to nginx"), "{page}");
+    let tag = page.lines().find(|line| line.to_ascii_lowercase().starts_with("etag:")).unwrap();
+    let tag = tag.split_once(' ').unwrap().1.trim();
+    let status = ["-o", "/dev/null", "-w", "%{http_code} %{size_download}"];
+    let head = curl(&[&["-I"], &status[..]].concat());
+    assert_eq!(head, "200 0", "HEAD");
+    let part = curl(&["-r", "0-14"]);
+    assert_eq!(part, "<!DOCTYPE html>");
+    let fresh = curl(&[&["-H", &format!("If-None-Match: {tag}")], &status[..]].concat());
+    assert_eq!(fresh, "304 0");
+    let http2 = curl(&[&["--http2-prior-knowledge"], &status[..]].concat());
+    assert!(http2.starts_with("200 6"), "{http2}");
+}
+
+#[test]
+fn real_servers_answer_real_clients_through_the_proxy() {
+    let daemon = Daemon::start();
+    serve(&daemon, "320");
+    let token = daemon.token();
+    nginx(&token);
+
+    let vms_token = ok(&daemon, &["vms", "access", "real"]);
+    let (_, port) = PROXY.rsplit_once(':').unwrap();
+    let authority = format!("50051-real.volant.localhost:{port}");
+    client(&["grpc", PROXY, &authority, &vms_token]);
+    client(&["websocket", &format!("ws://{API}/api/v1/vms/real/proxy/8765/"), &token]);
+    let url = format!("http://{API}/api/v1/vms/real/proxy/8000");
+    client(&["events", &url, &token, &setting("VOLANT_TEST_EVENTS_S", "5")]);
+
+    client(&["transfer", &url, &token, "1"]);
+    let before = daemon.private_kib();
+    client(&["transfer", &url, &token, &setting("VOLANT_TEST_PROXY_MIB", "64")]);
+    let after = daemon.private_kib();
+    println!("{before} KiB of the daemon became {after} KiB");
+    assert!(after < before + GROWTH_KIB_MAX, "{before} KiB became {after} KiB");
+}
