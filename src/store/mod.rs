@@ -18,7 +18,6 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
-
 pub use plugins::{PluginRow, PluginVersionRow};
 pub use vm_access::SECRET_LEN;
 

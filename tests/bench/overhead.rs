@@ -86,7 +86,8 @@ fn load(url: &str, token: &str, connections: &str, seconds: &str) -> (f64, f64) 
 }
 
 fn is_up(url: &str) -> bool {
-    let got = Command::new("curl").args(["-sf", "-o", "/dev/null", "--max-time", "5", url]).status();
+    let got =
+        Command::new("curl").args(["-sf", "-o", "/dev/null", "--max-time", "5", url]).status();
     got.is_ok_and(|status| status.success())
 }
 
@@ -122,7 +123,11 @@ fn overhead_of_the_proxy() {
         }
         let [direct, ours, nginx] = measured.each_ref().map(|(rate, _)| rate.median().unwrap());
         for ((name, _), (rate, p99)) in ways.iter().zip(measured) {
-            rows.push(Row::new(&format!("{connections} conn., requests/s {name}"), Unit::Count, rate));
+            rows.push(Row::new(
+                &format!("{connections} conn., requests/s {name}"),
+                Unit::Count,
+                rate,
+            ));
             rows.push(Row::new(&format!("{connections} conn., p99 {name}"), Unit::Ms, p99));
         }
         let ratio = |name: &str, value, limit| {

@@ -73,7 +73,10 @@ fn an_exposed_port_leads_to_the_guest_and_to_nobody_else() {
     daemon.kill();
     let rules = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
     assert!(rules.status.success(), "{rules:?}");
-    assert!(!String::from_utf8_lossy(&rules.stdout).contains("18080"), "a rule was left: {rules:?}");
+    assert!(
+        !String::from_utf8_lossy(&rules.stdout).contains("18080"),
+        "a rule was left: {rules:?}"
+    );
     // Another program may have a port that the daemon had; it keeps it.
     let other = TcpListener::bind("127.0.0.1:18081").unwrap();
     daemon.restart();

@@ -15,8 +15,8 @@ fn setting(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }
 
-/// Runs a client to its end.
-fn client(arguments: &[&str]) {
+/// Runs a client to its end; what it has measured.
+fn client(arguments: &[&str]) -> String {
     let out =
         Command::new(named("VOLANT_TEST_PYTHON")).args(["-c", CLIENTS]).args(arguments).output();
     let out = out.unwrap();
@@ -26,7 +26,7 @@ fn client(arguments: &[&str]) {
         String::from_utf8_lossy(&out.stdout),
         String::from_utf8_lossy(&out.stderr)
     );
-    println!("{}", String::from_utf8_lossy(&out.stdout).trim());
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }
 
 fn nginx(token: &str) {
@@ -65,11 +65,13 @@ fn real_servers_answer_real_clients_through_the_proxy() {
     client(&["grpc", PROXY, &authority, &vms_token]);
     client(&["websocket", &format!("ws://{API}/api/v1/vms/real/proxy/8765/"), &token]);
     let url = format!("http://{API}/api/v1/vms/real/proxy/8000");
-    client(&["events", &url, &token, &setting("VOLANT_TEST_EVENTS_S", "5")]);
+    let seconds = setting("VOLANT_TEST_EVENTS_S", "5");
+    println!("{}", client(&["events", &url, &token, &seconds]));
 
     client(&["transfer", &url, &token, "1"]);
     let before = daemon.private_kib();
-    client(&["transfer", &url, &token, &setting("VOLANT_TEST_PROXY_MIB", "64")]);
+    let mib = setting("VOLANT_TEST_PROXY_MIB", "64");
+    println!("{}", client(&["transfer", &url, &token, &mib]));
     let after = daemon.private_kib();
     println!("{before} KiB of the daemon became {after} KiB");
     assert!(after < before + GROWTH_KIB_MAX, "{before} KiB became {after} KiB");

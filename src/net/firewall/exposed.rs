@@ -44,10 +44,9 @@ pub(super) fn add_table(batch: &mut Chained<'static>, name: &std::ffi::CStr, bri
     table.add_plain_chain(CHAIN);
     let (outside, host) = (c"exposed_outside", c"exposed_host");
     table.add_chain(outside, c"nat", PREROUTING, PRIORITY_DESTINATION_NAT);
-    table
-        .add_rule(outside, |rule| rule.comes_from_elsewhere_than(bridge).is_for_host().jump(CHAIN));
+    table.add_rule(outside, |rule| rule.comes_from_elsewhere_than(bridge).for_host().jump(CHAIN));
     table.add_chain(host, c"nat", OUTPUT, PRIORITY_DESTINATION_NAT);
-    table.add_rule(host, |rule| rule.is_for_host().jump(CHAIN));
+    table.add_rule(host, |rule| rule.for_host().jump(CHAIN));
     // What the host's own loopback sends must come back to it.
     let back = c"exposed_back";
     table.add_chain(back, c"nat", super::POSTROUTING, PRIORITY_SOURCE_NAT - 1);
@@ -80,7 +79,7 @@ impl Firewall {
                 table.add_rule(CHAIN, |rule| {
                     let any = exposure.host_ip.is_unspecified();
                     let rule = if any { rule } else { rule.destination_in(exposure.host_ip, 32) };
-                    rule.is_for_port(exposure.transport, exposure.host_port)
+                    rule.for_port(exposure.transport, exposure.host_port)
                         .lead_to(*guest_ip, exposure.guest_port)
                 });
             }

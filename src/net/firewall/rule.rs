@@ -192,7 +192,7 @@ impl Rule {
     }
 
     /// The packet is for an address of the host.
-    pub fn is_for_host(self) -> Rule {
+    pub fn for_host(self) -> Rule {
         self.ipv4()
             .add(|expression| {
                 expression
@@ -205,7 +205,7 @@ impl Rule {
     }
 
     /// The packet is for this port (both transports have it at octet 2).
-    pub fn is_for_port(self, transport: Transport, port: u16) -> Rule {
+    pub fn for_port(self, transport: Transport, port: u16) -> Rule {
         let protocol = match transport {
             Transport::Tcp => TCP,
             Transport::Udp => UDP,
