@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use volant_protocol::{Deadline, ProcessRequest, ProcessStatus, TerminalSize};
 use volary::http::{Agent, serve};
 use volary::reap::Reaper;
@@ -65,6 +65,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 async fn told(answer: &'static str) -> AgentError {
     let (ours, mut theirs) = tokio::io::duplex(PIPE_LEN);
     let speaker = tokio::spawn(async move {
+        let _ = theirs.read(&mut [0; 4096]).await;
         let _ = theirs.write_all(answer.as_bytes()).await;
         // An endless head: until nobody listens.
         while answer.ends_with("X: ") && theirs.write_all(&[b'y'; 1024]).await.is_ok() {}
