@@ -1,4 +1,5 @@
-"""Servers in a guest, for the tests of the proxy: gRPC, WebSocket, server-sent events, checksums.
+"""Servers in a guest, for the tests of the proxy: gRPC, WebSocket, server-sent events, checksums,
+datagrams.
 
 Debian's python3-grpcio and python3-websockets; one process, each server on a port of the loopback.
 """
@@ -7,6 +8,7 @@ import asyncio
 import hashlib
 import http.server
 import os
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import grpc
 import websockets
 
-GRPC, WEBSOCKET, HTTP = 50051, 8765, 8000
+GRPC, WEBSOCKET, HTTP, DATAGRAM = 50051, 8765, 8000, 5353
 CHUNK = 1 << 18
 
 
@@ -104,15 +106,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.chunk(b"")
 
 
-async def echo(socket):
-    async for message in socket:
-        await socket.send(message)
+def answer_datagrams():
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("0.0.0.0", DATAGRAM))
+    while True:
+        data, sender = server.recvfrom(2048)
+        server.sendto(b"got " + data, sender)
+
+
+async def echo(client):
+    async for message in client:
+        await client.send(message)
 
 
 async def main():
     server = serve_grpc()
     pages = http.server.ThreadingHTTPServer(("127.0.0.1", HTTP), Handler)
-    threading.Thread(target=pages.serve_forever, daemon=True).start()
+    for serve in (pages.serve_forever, answer_datagrams):
+        threading.Thread(target=serve, daemon=True).start()
     async with websockets.serve(echo, "127.0.0.1", WEBSOCKET, max_size=None):
         open("/run/serving", "w").close()
         await asyncio.Future()

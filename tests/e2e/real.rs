@@ -1,7 +1,9 @@
 //! Real servers in a guest, real clients outside, the proxy between them: nginx, gRPC, WebSocket,
 //! server-sent events, large bodies. VOLANT_TEST_PROXY_MIB and VOLANT_TEST_EVENTS_S say how much.
 
+use std::net::UdpSocket;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::daemon::{Daemon, PROXY, named};
 use crate::servers::{ok, serve};
@@ -52,12 +54,32 @@ fn nginx(token: &str) {
     assert!(http2.starts_with("200 6"), "{http2}");
 }
 
+/// Datagrams find their way to a server in the guest, and its answers back.
+fn datagrams(daemon: &Daemon) {
+    ok(daemon, &["vms", "expose", "real", "15353:5353/udp"]);
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    for host in ["127.0.0.1", "192.168.127.1"] {
+        let mut buffer = [0; 64];
+        // One may be lost: nobody sends it again.
+        daemon.wait("an answer to a datagram", || {
+            socket.send_to(b"hello", (host, 15353)).unwrap();
+            socket.recv_from(&mut buffer).is_ok_and(|(count, from)| {
+                let whence = format!("{host}:15353").parse().unwrap();
+                &buffer[..count] == b"got hello" && from == whence
+            })
+        });
+    }
+    ok(daemon, &["vms", "unexpose", "real", "15353/udp"]);
+}
+
 #[test]
 fn real_servers_answer_real_clients_through_the_proxy() {
     let daemon = Daemon::start();
     serve(&daemon, "320");
     let token = daemon.token();
     nginx(&token);
+    datagrams(&daemon);
 
     let vms_token = ok(&daemon, &["vms", "access", "real"]);
     let (_, port) = PROXY.rsplit_once(':').unwrap();
