@@ -5,6 +5,7 @@ mod actions;
 mod expose;
 mod file;
 mod images;
+mod operations;
 mod plugins;
 mod process;
 mod vm_access;
@@ -19,6 +20,7 @@ pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
+pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 pub use vm_access::{AccessArgs, UrlArgs};
@@ -253,11 +255,15 @@ pub enum VmsCommand {
     /// Look at and change files in a VM
     #[command(subcommand)]
     Files(FilesCommand),
-    /// Attach the terminal to the serial console; Ctrl-] detaches
-    Console {
+    /// Attach the terminal to the serial console
+    Console(ConsoleArgs),
+    /// List what the VM can be asked: its plugin's actions and its workload's own operations
+    Operations {
         /// Name of the VM
         name: String,
     },
+    /// Call one of the VM's operations
+    Call(CallArgs),
     /// Print what the workload has written, or the serial console's output
     Logs(LogsArgs),
     /// Call an action of a plugin
@@ -371,6 +377,22 @@ pub enum LogSource {
     Console,
     /// The workload's stdout and stderr
     Workload,
+}
+
+/// Arguments of console.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Name of the VM
+    pub name: String,
+    /// Only look on
+    #[arg(long, conflicts_with = "take")]
+    pub view: bool,
+    /// Type in place of whoever types now
+    #[arg(long)]
+    pub take: bool,
+    /// Keys that detach
+    #[arg(long, default_value = "ctrl-]")]
+    pub detach_keys: String,
 }
 
 /// Arguments of start, stop and restart.

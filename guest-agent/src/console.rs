@@ -2,9 +2,13 @@
 #![expect(unsafe_code, reason = "the shell's session is made between fork and exec")]
 
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use rustix::termios::{Winsize, tcsetwinsize};
+use volant_protocol::TerminalSize;
 
 use crate::reap::Reaper;
 
@@ -25,6 +29,21 @@ pub async fn run(reaper: Reaper, env: Vec<(String, String)>) {
             if RESTART_MAX < began.elapsed() { RESTART_MIN } else { (pause * 2).min(RESTART_MAX) };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Tells the serial line's size, which the line itself cannot carry; its foreground process gets
+/// SIGWINCH.
+///
+/// # Errors
+/// There is no serial line.
+pub fn resize(size: TerminalSize) -> std::io::Result<()> {
+    let terminal = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(TERMINAL)?;
+    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(tcsetwinsize(terminal, size)?)
 }
 
 fn shell(env: &[(String, String)]) -> std::io::Result<Command> {

@@ -160,6 +160,14 @@ pub async fn resize(stream: impl Stream, id: u32, size: TerminalSize) -> Result<
     request(stream, Method::POST, &path, json(&size)?).await.map(drop)
 }
 
+/// Tells the serial line's size.
+///
+/// # Errors
+/// [`AgentError::Refused`] if the guest has no serial line.
+pub async fn resize_console(stream: impl Stream, size: TerminalSize) -> Result<(), AgentError> {
+    request(stream, Method::POST, "/v1/console/resize", json(&size)?).await.map(drop)
+}
+
 /// Lets a process outlive the connection that has started it.
 ///
 /// # Errors

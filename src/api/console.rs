@@ -3,21 +3,29 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
-use axum::http::header;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::api::error::Refusal;
 use crate::model::VmName;
-use crate::orchestrator::{Console, Orchestrator};
+use crate::orchestrator::{Console, Orchestrator, TerminalSize, Viewer};
+use crate::wire::TerminalView;
 
 /// Bytes sent at once.
 const CHUNK_LEN: usize = 16 * 1024;
 /// Bytes of one message of a client.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
+
+/// Tells a client that what it types does not count.
+const NOT_YOURS: &str = r#"{"code":"console_taken","detail":"somebody else types"}"#;
 
 /// Output from `offset` on, as soon as there is some; `None` after the machine's end.
 async fn output(console: &Arc<dyn Console>, offset: u64) -> Option<(u64, Vec<u8>)> {
@@ -37,22 +45,67 @@ async fn output(console: &Arc<dyn Console>, offset: u64) -> Option<(u64, Vec<u8>
     .await
 }
 
-/// `GET .../console` with a WebSocket upgrade: the ring's replay, then live output; what the client
-/// sends is typed.
+/// Query of console.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// Who types when several look on: whoever types first, unless this says otherwise.
+    #[serde(default)]
+    input: Input,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Input {
+    /// What is typed counts while nobody else types.
+    #[default]
+    Share,
+    /// From the start, in place of whoever types now.
+    Take,
+    /// Never.
+    None,
+}
+
+/// `GET .../console` with a WebSocket upgrade: the ring's replay, then live output in binary
+/// messages; what the client sends is typed. A text message tells a client that its input does not
+/// count.
 ///
 /// # Errors
 /// A problem, before the upgrade.
 pub async fn console(
     State(orchestrator): State<Orchestrator>,
     Path(name): Path<String>,
+    query: Result<Query<Watch>, QueryRejection>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refusal> {
-    let console = orchestrator.console(&VmName::try_from(name.as_str())?)?;
-    Ok(upgrade.max_message_size(MESSAGE_LEN_MAX).on_upgrade(|socket| attend(socket, console)))
+    let Query(Watch { input }) = query?;
+    let (console, viewer) = orchestrator.watch_console(&VmName::try_from(name.as_str())?)?;
+    if input == Input::Take {
+        viewer.take();
+    }
+    let attended = move |socket| attend(socket, console, viewer, input);
+    Ok(upgrade.max_message_size(MESSAGE_LEN_MAX).on_upgrade(attended))
 }
 
-async fn attend(mut socket: WebSocket, console: Arc<dyn Console>) {
+/// `POST .../console/resize`: the size of the terminal on the serial line.
+///
+/// # Errors
+/// A problem.
+pub async fn resize(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    body: Result<Json<TerminalView>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let name = VmName::try_from(name.as_str())?;
+    let Json(TerminalView { cols, rows }) = body?;
+    orchestrator.resize_console(&name, TerminalSize { cols, rows }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn attend(mut socket: WebSocket, console: Arc<dyn Console>, viewer: Viewer, input: Input) {
     let mut offset = 0;
+    // Told once each time that it becomes so.
+    let mut was_told = false;
     loop {
         tokio::select! {
             chunk = output(&console, offset) => match chunk {
@@ -71,9 +124,16 @@ async fn attend(mut socket: WebSocket, console: Arc<dyn Console>) {
                 }
             },
             message = socket.recv() => match message {
-                // Input beyond the guest's queue is dropped, as on a real line.
-                Some(Ok(Message::Binary(bytes))) => _ = console.write(&bytes),
-                Some(Ok(Message::Text(text))) => _ = console.write(text.as_bytes()),
+                Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
+                    let counts = input != Input::None && viewer.sits();
+                    if counts {
+                        // Input beyond the guest's queue is dropped, as on a real line.
+                        _ = console.write(&message.into_data());
+                    } else if !was_told && socket.send(Message::text(NOT_YOURS)).await.is_err() {
+                        return;
+                    }
+                    was_told = !counts;
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
             },

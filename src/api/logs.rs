@@ -1,8 +1,9 @@
-//! `GET /api/v1/vms/{name}/logs`: what the workload has written, or the serial console's ring, as
-//! text.
+//! What the workload has written, or the serial console's ring, as text; the former as messages of
+//! a WebSocket too.
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use crate::api::console;
 use crate::api::error::Refusal;
 use crate::model::{InvalidSpec, VmName};
 use crate::orchestrator::{Error, LogEntry, LogStart, Orchestrator, WorkloadLog};
+use crate::wire::LogLine;
 
 /// Query of logs.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -85,6 +87,78 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Refusal> {
     let ago: Option<SignedDuration> = text.parse().ok();
     ago.and_then(|ago| now.checked_sub(ago.abs()).ok())
         .ok_or_else(|| invalid("a time as in RFC 3339, or how long ago, as in 90s, 10m or 2h"))
+}
+
+/// Query of the log as a WebSocket.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Follow {
+    /// Only the last lines of what is there.
+    tail: Option<usize>,
+    /// RFC 3339, or how long ago, e.g. `10m`.
+    since: Option<String>,
+}
+
+/// `GET /ws/v1/vms/{name}/logs`: the workload's lines as JSON messages, for as long as its machine
+/// lives.
+///
+/// # Errors
+/// A problem, before the upgrade.
+pub async fn stream(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    query: Result<Query<Follow>, QueryRejection>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    let Query(Follow { tail, since }) = query?;
+    let name = VmName::try_from(name.as_str())?;
+    let since = since.as_deref().map(|text| moment(text, Timestamp::now())).transpose()?;
+    let log = orchestrator.workload_log(&name, LogStart { tail, since }, true).await?;
+    Ok(upgrade.on_upgrade(|socket| tell(socket, log, name)))
+}
+
+async fn tell(mut socket: WebSocket, mut log: WorkloadLog, name: VmName) {
+    loop {
+        let next = log.next();
+        tokio::pin!(next);
+        let entries = loop {
+            tokio::select! {
+                entries = &mut next => break entries,
+                message = socket.recv() => match message {
+                    // A client has nothing to say here but that it goes.
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {}
+                },
+            }
+        };
+        let (code, reason) = match entries {
+            Ok(Some(entries)) => {
+                for entry in &entries {
+                    if socket.send(message(&name, entry)).await.is_err() {
+                        return;
+                    }
+                }
+                continue;
+            }
+            Ok(None) => (close_code::NORMAL, "the machine has ended"),
+            Err(_) => (close_code::ERROR, "the log cannot be read"),
+        };
+        let frame = CloseFrame { code, reason: reason.into() };
+        // The client may have gone first.
+        let _ = socket.send(Message::Close(Some(frame))).await;
+        return;
+    }
+}
+
+fn message(name: &VmName, entry: &LogEntry) -> Message {
+    let line = LogLine {
+        name: name.to_string(),
+        stream: entry.stream.as_str().to_owned(),
+        line: String::from_utf8_lossy(&entry.bytes).into_owned(),
+        timestamp: format!("{:.3}", entry.at),
+        partial: !entry.ends_line,
+    };
+    Message::text(serde_json::to_string(&line).unwrap_or_default())
 }
 
 struct Lines {

@@ -60,6 +60,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/wait", get(vms::wait_for))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
+        .route("/ws/v1/vms/{name}/logs", get(logs::stream))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))
         .route("/api/v1/plugins", get(plugins::list).post(plugins::install))
         .route("/api/v1/plugins/{plugin}", get(plugins::show).delete(plugins::remove))
@@ -109,6 +110,7 @@ fn streams() -> Router<Orchestrator> {
 /// Routes to what is in a running guest.
 fn in_guests() -> Router<Orchestrator> {
     Router::new()
+        .route("/api/v1/vms/{name}/console/resize", post(console::resize))
         .route("/api/v1/vms/{name}/exec", post(exec::exec).get(exec::remote))
         .route("/api/v1/vms/{name}/processes", get(processes::list).post(processes::start))
         .route("/api/v1/vms/{name}/processes/{id}", get(processes::get).delete(processes::remove))

@@ -33,13 +33,8 @@ pub async fn of_any(client: &Client, args: PluginActionArgs) -> Result<u8, Failu
 }
 
 async fn call(client: &Client, path: &str, payload: PayloadArgs) -> Result<u8, Failure> {
-    let bytes = payload.payload.as_deref().map(read).transpose()?;
-    let kind = bytes.as_deref().map(|bytes| {
-        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
-        let usual = if is_json { "application/json" } else { "application/octet-stream" };
-        payload.content_type.unwrap_or_else(|| usual.to_owned())
-    });
-    let body = whole(bytes.unwrap_or_default());
+    let (body, kind) = body(payload)?;
+    let body = whole(body);
     let answer = client.exchange(Method::POST, path, body, kind.as_deref(), "*/*").await?;
     if !answer.headers().contains_key(VM_HEADER) {
         return Err(Client::refusal(answer).await);
@@ -50,6 +45,20 @@ async fn call(client: &Client, path: &str, payload: PayloadArgs) -> Result<u8, F
         return Ok(0);
     }
     Err(Failure::local(format!("the action answered {status}")))
+}
+
+/// What is sent, and its media type if there is anything.
+///
+/// # Errors
+/// It is neither JSON nor a file.
+pub fn body(payload: PayloadArgs) -> Result<(Vec<u8>, Option<String>), Failure> {
+    let bytes = payload.payload.as_deref().map(read).transpose()?;
+    let kind = bytes.as_deref().map(|bytes| {
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        let usual = if is_json { "application/json" } else { "application/octet-stream" };
+        payload.content_type.unwrap_or_else(|| usual.to_owned())
+    });
+    Ok((bytes.unwrap_or_default(), kind))
 }
 
 /// JSON as it stands, else a file.

@@ -11,6 +11,7 @@ mod files;
 mod images;
 mod logs;
 mod mcp;
+mod operations;
 mod output;
 mod plugins;
 mod processes;

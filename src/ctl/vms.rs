@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{
-    actions, console, copy, exec, expose, files, images, logs, output, processes, vm_access,
+    actions, console, copy, exec, expose, files, images, logs, operations, output, processes,
+    vm_access,
 };
 use crate::wire::{CreateVm, DiskView, PullImage, VmView};
 
@@ -59,7 +60,9 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
         VmsCommand::Expose(args) => expose::add(client, &args, form).await?,
         VmsCommand::Exposed { name } => expose::list(client, &name, form).await?,
         VmsCommand::Unexpose(args) => expose::remove(client, &args).await?,
-        VmsCommand::Console { name } => return console::attach(client, &name).await,
+        VmsCommand::Console(args) => return console::attach(client, &args).await,
+        VmsCommand::Operations { name } => operations::list(client, &name, form).await?,
+        VmsCommand::Call(args) => return operations::call(client, args).await,
         VmsCommand::Logs(args) => logs::run(client, &args).await?,
         VmsCommand::Action(args) => return actions::of_vm(client, args).await,
         VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::{Kind, Vm, VmName, VmState};
 use crate::orchestrator::plugins::{Plugin, PluginError};
 use crate::orchestrator::{Error, Handle, Orchestrator};
-use crate::plugin::{Action, Manifest, default_port, full_path};
+use crate::plugin::{self, Action, Language, Manifest, default_port, full_path};
 
 /// How long an action waits for a VM that is about to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -124,6 +124,35 @@ pub struct ActionCall {
     pub busy: Busy,
 }
 
+/// What can be asked of a VM.
+#[derive(Clone, Debug, Default)]
+pub struct Interface {
+    /// Name of its plugin; empty if it has none.
+    pub plugin: String,
+    /// Version of the plugin.
+    pub version: String,
+    /// The plugin's actions by name.
+    pub actions: Vec<(String, ActionView)>,
+    /// Where the workload describes itself: a URL, or a path of a file of the guest or of the
+    /// workload's server.
+    pub document: Option<String>,
+    /// TCP port of the workload's server.
+    pub port: Option<u16>,
+}
+
+/// What is told of an action.
+#[derive(Clone, Debug, Default)]
+pub struct ActionView {
+    /// For people.
+    pub description: String,
+}
+
+/// A document of a guest as a tree, be it JSON or YAML; `None` if it is neither, or too large.
+pub fn parse_document(bytes: &[u8]) -> Option<serde_json::Value> {
+    let read = |language| plugin::value(bytes, language).ok();
+    read(Language::Json).or_else(|| read(Language::Yaml))
+}
+
 impl Orchestrator {
     /// Where a VM answers an action. A VM that is about to be ready is waited for.
     ///
@@ -177,6 +206,26 @@ impl Orchestrator {
                 Err(ActionError::NoneReady(plugin.name.to_string()).into())
             }
         }
+    }
+
+    /// What a VM can be asked; nothing by name if it is of no plugin.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn interface(&self, name: &VmName) -> Result<Interface, Error> {
+        let record = self.get(name)?;
+        let Some(made_of) = &record.plugin else { return Ok(Interface::default()) };
+        let plugin = self.plugin(made_of.name.as_str())?;
+        let manifest = manifest_for(&record, &plugin)?;
+        let about = |action: &Action| ActionView { description: action.description.clone() };
+        let actions = manifest.actions.iter().map(|(name, action)| (name.clone(), about(action)));
+        Ok(Interface {
+            plugin: manifest.name.clone(),
+            version: manifest.version.clone(),
+            actions: actions.collect(),
+            document: manifest.openapi.clone(),
+            port: default_port(&manifest),
+        })
     }
 
     fn usable(&self, name: &str) -> Result<Arc<Plugin>, Error> {

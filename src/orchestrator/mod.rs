@@ -5,6 +5,7 @@
 mod access;
 mod actions;
 mod cmdline;
+mod console;
 mod driver;
 mod error;
 mod expose;
@@ -52,7 +53,8 @@ pub use crate::artifact::oci::{Credentials, Progress, ProgressSender};
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::plugin::{Language, Refused, VmRequest, schema as manifest_schema};
 pub use crate::vmm::Console;
-pub use actions::{ActionCall, ActionError};
+pub use actions::{ActionCall, ActionError, ActionView, Interface, parse_document};
+pub use console::Viewer;
 pub use error::Error;
 pub use images::{ImageDetails, Images, ImagesConfig, Pruned, progress};
 pub use plugins::{InstalledVersion, Plugin, PluginError};
@@ -131,6 +133,7 @@ pub struct Handle {
     load: Load,
     access: vm_access::Access,
     exposures: expose::Exposures,
+    console_seat: Arc<console::Seat>,
 }
 
 #[derive(Default)]
@@ -298,6 +301,7 @@ impl Orchestrator {
             load: Load::default(),
             access: vm_access::Access::default(),
             exposures: expose::Exposures::default(),
+            console_seat: Arc::default(),
         });
         let driver = Driver {
             shared: Arc::clone(&self.shared),
@@ -484,17 +488,6 @@ impl Orchestrator {
         let info = handle.parts().agent.clone();
         let state = handle.vm.borrow().state.as_str();
         info.ok_or(Error::State { state, what: "its agent has not answered yet" })
-    }
-
-    /// The serial console of a VM: of its live machine, or of its last one since the daemon started.
-    ///
-    /// # Errors
-    /// Conflict when it has none.
-    pub fn console(&self, name: &VmName) -> Result<Arc<dyn Console>, Error> {
-        let handle = self.find(name)?;
-        let console = handle.parts().console.clone();
-        let state = handle.vm.borrow().state.as_str();
-        console.ok_or(Error::State { state, what: "it has not been started by this daemon" })
     }
 
     /// Live events; a receiver that lags is told so and can catch up by [`Orchestrator::events_since`].

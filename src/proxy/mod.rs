@@ -2,16 +2,18 @@
 //! the client's connection into the guest's ring; nothing is buffered whole.
 
 mod actions;
+mod devtools;
 mod forward;
 mod guests;
 mod headers;
 mod host;
+mod openapi;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 
 use crate::orchestrator::Orchestrator;
 use forward::{Proxy, Target, forward, problem, timeout, vm_name};
@@ -36,6 +38,11 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/proxy/{port}/{*path}", any(to_port))
         .route("/api/v1/vms/{name}/actions/{plugin}/{action}", any(actions::of_vm))
         .route("/api/v1/plugins/{plugin}/actions/{action}", any(actions::of_any))
+        .route("/api/v1/vms/{name}/openapi", get(openapi::of_vm))
+        .route("/api/v1/vms/{name}/devtools", any(devtools::to_browser))
+        .route("/api/v1/vms/{name}/devtools/{*path}", any(devtools::to_browser))
+        .route("/ws/v1/vms/{name}/devtools", any(devtools::to_browser))
+        .route("/ws/v1/vms/{name}/devtools/{*path}", any(devtools::to_browser))
         .with_state(Proxy { orchestrator, guests })
 }
 

@@ -6,6 +6,8 @@ mod event;
 mod exposure;
 mod file;
 mod images;
+mod log;
+mod openapi;
 mod plugin;
 mod process;
 mod vm_access;
@@ -24,6 +26,8 @@ pub use file::{
     TimeSyncView,
 };
 pub use images::*;
+pub use log::LogLine;
+pub use openapi::OpenApiDocument;
 pub use plugin::{
     ArtifactView, PluginList, PluginVersionView, PluginView, PutArtifact, Rollback, SetEnabled,
 };

@@ -6,6 +6,7 @@ Debian's python3-grpcio and python3-websockets; one process, each server on a po
 
 import asyncio
 import hashlib
+import http
 import http.server
 import os
 import socket
@@ -106,6 +107,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.chunk(b"")
 
 
+async def browser(path, headers):
+    """As a browser tells its WebSocket; it refuses pages of others."""
+    if path == "/json/version":
+        told = b'{"Browser": "Test/1", "webSocketDebuggerUrl": "ws://localhost/devtools/browser/7"}'
+        return http.HTTPStatus.OK, [], told
+    if path.startswith("/devtools/") and ("Origin" in headers or headers["Host"] != "localhost"):
+        return http.HTTPStatus.FORBIDDEN, [], b""
+    return None
+
+
 def answer_datagrams():
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("0.0.0.0", DATAGRAM))
@@ -124,7 +135,9 @@ async def main():
     pages = http.server.ThreadingHTTPServer(("127.0.0.1", HTTP), Handler)
     for serve in (pages.serve_forever, answer_datagrams):
         threading.Thread(target=serve, daemon=True).start()
-    async with websockets.serve(echo, "127.0.0.1", WEBSOCKET, max_size=None):
+    async with websockets.serve(
+        echo, "127.0.0.1", WEBSOCKET, max_size=None, process_request=browser
+    ):
         open("/run/serving", "w").close()
         await asyncio.Future()
     del server

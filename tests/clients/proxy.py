@@ -2,6 +2,7 @@
 
     proxy.py grpc HOST:PORT AUTHORITY TOKEN
     proxy.py websocket URL TOKEN
+    proxy.py devtools URL TOKEN
     proxy.py events URL TOKEN SECONDS
     proxy.py transfer URL TOKEN MIB
 """
@@ -75,6 +76,14 @@ def check_websocket(url, token):
     socket.close()
 
 
+def check_devtools(url, token):
+    # With the Origin that a page's script would send.
+    socket = websocket.create_connection(url, header=[f"Authorization: Bearer {token}"], timeout=60)
+    socket.send('{"id": 1, "method": "Browser.getVersion"}')
+    assert socket.recv() == '{"id": 1, "method": "Browser.getVersion"}'
+    socket.close()
+
+
 def check_events(url, token, seconds):
     late, last = [], b""
     with requests.get(
@@ -141,6 +150,7 @@ what, *arguments = sys.argv[1:]
 checks = {
     "grpc": check_grpc,
     "websocket": check_websocket,
+    "devtools": check_devtools,
     "events": lambda url, token, seconds: check_events(url, token, int(seconds)),
     "transfer": lambda url, token, mib: check_transfer(url, token, int(mib)),
 }

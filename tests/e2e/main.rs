@@ -14,6 +14,7 @@ mod files;
 mod host;
 mod images;
 mod input;
+mod interface;
 mod many;
 mod network;
 mod plugins;

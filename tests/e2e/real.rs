@@ -86,6 +86,7 @@ fn real_servers_answer_real_clients_through_the_proxy() {
     let authority = format!("50051-real.volant.localhost:{port}");
     client(&["grpc", PROXY, &authority, &vms_token]);
     client(&["websocket", &format!("ws://{API}/api/v1/vms/real/proxy/8765/"), &token]);
+    client(&["devtools", &format!("ws://{API}/ws/v1/vms/real/devtools?port=8765"), &token]);
     let url = format!("http://{API}/api/v1/vms/real/proxy/8000");
     let seconds = setting("VOLANT_TEST_EVENTS_S", "5");
     println!("{}", client(&["events", &url, &token, &seconds]));

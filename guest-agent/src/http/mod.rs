@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use volant_protocol::{
     AgentInfo, BODY_LEN_MAX, GuestConfig, PROTOCOL_VERSION, ShutdownRequest, TCP_UPGRADE,
-    WORKLOAD_UPGRADE, capability,
+    TerminalSize, WORKLOAD_UPGRADE, capability,
 };
 
 use crate::process::Processes;
@@ -109,14 +109,16 @@ async fn answer(request: Request<Incoming>, agent: Arc<Agent>) -> Answer {
         ("/v1/health", &Method::GET) => Ok(json(StatusCode::OK, &info())),
         ("/v1/config", &Method::PUT) => configure(request, &agent).await,
         ("/v1/shutdown", &Method::POST) => shut_down(request, agent).await,
+        ("/v1/console/resize", &Method::POST) => resize_console(request).await,
         ("/v1/workload", &Method::GET) => follow_workload(request, &agent),
         (tcp, &Method::GET) if tcp.starts_with("/v1/tcp/") => open_tcp(request).await,
         (path, _) if path.starts_with("/v1/processes") => process::answer(request, &agent).await,
         (path, _) if path.starts_with("/v1/files") => files::answer(request).await,
         ("/v1/metrics" | "/v1/ports" | "/v1/time", _) => files::observe(request).await,
-        ("/v1/health" | "/v1/config" | "/v1/shutdown" | "/v1/workload", _) => {
-            Err(wrong_method(&request))
-        }
+        (
+            "/v1/health" | "/v1/config" | "/v1/shutdown" | "/v1/workload" | "/v1/console/resize",
+            _,
+        ) => Err(wrong_method(&request)),
         _ => Err(unknown(&request)),
     };
     outcome.unwrap_or_else(|Refusal(status, code, message)| {
@@ -187,6 +189,13 @@ async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, 
     }
     *configured = true;
     Ok(json(StatusCode::OK, &info()))
+}
+
+async fn resize_console(request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let size: TerminalSize = body(request).await?;
+    console::resize(size)
+        .map_err(|error| Refusal(StatusCode::CONFLICT, "no_console", error.to_string()))?;
+    Ok(json(StatusCode::OK, &serde_json::json!({})))
 }
 
 async fn shut_down(request: Request<Incoming>, agent: Arc<Agent>) -> Result<Answer, Refusal> {

@@ -4,9 +4,9 @@ use axum::http::Method;
 
 use crate::api::list::ListQuery;
 use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
-use crate::api::{logs, vms};
+use crate::api::{console, logs, vms};
 use crate::model::Scope;
-use crate::wire::{CreateVm, ExecBody, ExecView, VmView};
+use crate::wire::{CreateVm, ExecBody, ExecView, OpenApiDocument, TerminalView, VmView};
 
 const TO_GUEST: Skin = Skin::Absent("passes bytes through; its meaning is the guest's");
 
@@ -175,18 +175,86 @@ pub const OPERATIONS: &[Operation] = &[
         id: "vmConsoleWebSocket",
         title: "Serial console",
         description: "The serial line as a WebSocket: what was written so far, then what comes; \
-                      what is sent is typed.",
+                      what is sent is typed, if nobody else types.",
         method: Method::GET,
         path: "/api/v1/vms/{name}/console",
         aliases: &["/ws/v1/vms/{name}/console"],
         // Whoever types on it has a shell, though it is a GET.
         access: Access::Scope(Scope::Operate),
         hints: Hints::RUNS,
-        query: None,
+        query: Some(of::<console::Watch>),
         body: None,
         answer: Answer::Socket,
         tool: Skin::Absent("both ways at once; vm_logs with source=console reads it"),
         verb: Skin::As("vms console"),
+    },
+    Operation {
+        id: "resizeVMConsole",
+        title: "Resize the serial console",
+        description: "Tells the guest the size of the terminal on its serial line.",
+        method: Method::POST,
+        path: "/api/v1/vms/{name}/console/resize",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::SETS,
+        query: None,
+        body: Some(Body::Json(of::<TerminalView>)),
+        answer: Answer::Empty(204),
+        tool: Skin::Absent("of use to a terminal only"),
+        verb: Skin::As("vms console"),
+    },
+    Operation {
+        id: "vmLogsWebSocket",
+        title: "Follow a workload's log",
+        description: "Lines of the workload as JSON messages of a WebSocket: name, stream, line, \
+                      timestamp. What was written so far, or its last lines, then what comes.",
+        method: Method::GET,
+        path: "/ws/v1/vms/{name}/logs",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: Some(of::<logs::Follow>),
+        body: None,
+        answer: Answer::Socket,
+        tool: Skin::Absent("goes on for ever; vm_logs reads it"),
+        verb: Skin::As("vms logs"),
+    },
+    Operation {
+        id: "getVMOpenAPI",
+        title: "What a VM can be asked",
+        description: "An OpenAPI document: the actions of the VM's plugin, and what its workload \
+                      says of itself, with paths that lead there through the daemon.",
+        method: Method::GET,
+        path: "/api/v1/vms/{name}/openapi",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Json(200, of::<OpenApiDocument>),
+        tool: Skin::As("vm_openapi"),
+        verb: Skin::As("vms operations"),
+    },
+    Operation {
+        id: "vmDevtools",
+        title: "DevTools of a browser in the guest",
+        description: "Passes a DevTools session through to a browser in the guest, on port 9222 \
+                      unless `port` says otherwise: the browser's own WebSocket, or that of the \
+                      path.",
+        method: Method::GET,
+        path: "/api/v1/vms/{name}/devtools/{*path}",
+        aliases: &[
+            "/api/v1/vms/{name}/devtools",
+            "/ws/v1/vms/{name}/devtools",
+            "/ws/v1/vms/{name}/devtools/{*path}",
+        ],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::RUNS,
+        query: None,
+        body: None,
+        answer: Answer::Guest,
+        tool: TO_GUEST,
+        verb: TO_GUEST,
     },
     Operation {
         id: "proxyToAgent",
