@@ -348,7 +348,7 @@ fn actions_reach_the_vm_named_or_the_least_busy_one() {
     let out = daemon.ctl(&["vms", "action", "one", "acts", "fail"]);
     assert_eq!(out.stdout, b"short and stout\n", "{out:?}");
     refused(&out, 1, "418");
-    refused(&daemon.ctl(&["vms", "action", "one", "acts", "slow"]), 7, "did not answer in time");
+    refused(&daemon.ctl(&["vms", "action", "one", "acts", "slow"]), 7, "answer in time");
     refused(&daemon.ctl(&["vms", "action", "one", "acts", "closed"]), 1, "port 9");
     refused(&daemon.ctl(&["vms", "action", "one", "acts", "none"]), 3, "no action");
     refused(&daemon.ctl(&["vms", "action", "one", "other", "who"]), 3, "no plugin");
