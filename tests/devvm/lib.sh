@@ -116,6 +116,33 @@ build_agent() {
     ((bytes <= agent_bytes_max)) || die "the agent has $bytes bytes, allowed are $agent_bytes_max"
 }
 
+# The daemon that is tested has code that the normal one has not.
+readonly test_features=crash-points,mcp-fixtures
+
+# Builds the test target $1 and its daemon, sets $program and $volantd. The features are part of
+# each artifact's name: a normal build in the same folder neither sees nor disturbs this one.
+build_suite() {
+    local messages
+    local -a quickly=()
+    # What is measured is compiled as what is shipped. What is only tested waits for guests most of
+    # its time: its own code is compiled in a third of the time, its packages as ever.
+    [[ $1 != e2e ]] || quickly=(--config 'profile.release.package.volantd.opt-level=1'
+        --config 'profile.release.incremental=true')
+    messages=$(mktemp)
+    (cd "$root" && cargo test --locked --release "${quickly[@]}" \
+        --features "$test_features" --test "$1" --no-run \
+        --message-format=json-render-diagnostics >"$messages")
+    program=$(program_of "$1")
+    volantd=$(program_of volantd)
+    rm -f "$messages"
+    [[ -x $program && -x $volantd ]] || die "cargo did not say where it put the test program"
+}
+
+# Prints the program that cargo made for the test target $1, or for the binary $1.
+program_of() {
+    sed -n "s/.*\"name\":\"$1\",\"src_path\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$messages" | tail -1
+}
+
 # --- The place where guests run: this machine, or the devvm -------------------------------------
 
 # place_up: afterwards `inside CMD…` runs CMD as root where /dev/kvm is.

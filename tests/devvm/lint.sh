@@ -29,7 +29,7 @@ cargo fmt --all --check
 step "clippy"
 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 # The suites' daemon has code that the normal one has not.
-cargo clippy --locked --all-targets --features crash-points --quiet -- -D warnings
+cargo clippy --locked --all-targets --features "$test_features" --quiet -- -D warnings
 
 step "packages: licences, duplicates, sources"
 install_deny

@@ -40,11 +40,6 @@ take_down() {
     exit "$status"
 }
 
-# Prints the program that cargo made for the test target $1, or for the binary $1.
-program_of() {
-    sed -n "s/.*\"name\":\"$1\",\"src_path\".*\"executable\":\"\([^\"]*\)\".*/\1/p" "$messages" | tail -1
-}
-
 step "$suite: build"
 need_cargo
 install_kernel_tools
@@ -55,15 +50,7 @@ kernel=$("$root/kernel/build.sh")
 # Where another place is named, its images are taken as they are.
 export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
 build_agent
-messages=$(mktemp)
-# One command for both, so that their dependencies are compiled once. The feature is part of each
-# artifact's name: a normal build in the same folder neither sees nor disturbs this one.
-cargo test --locked --release --features crash-points --test "$suite" --no-run \
-    --message-format=json-render-diagnostics >"$messages"
-program=$(program_of "$suite")
-volantd=$(program_of volantd)
-rm -f "$messages"
-[[ -x $program && -x $volantd ]] || die "cargo did not say where it put the test program"
+build_suite "$suite"
 
 # Two runs at a time would share a devvm.
 mkdir -p "$cache/devvm"
