@@ -16,6 +16,7 @@ mod client;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+mod images;
 mod overhead;
 mod rival;
 #[path = "../e2e/servers.rs"]
