@@ -37,6 +37,7 @@ pub struct Since {
 pub struct Page {
     /// Begin after this event; 0 is the oldest there is.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     since: i64,
     /// Events at once, 1 to 256.
     #[schemars(range(min = 1, max = 256))]

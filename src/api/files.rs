@@ -49,7 +49,9 @@ fn view(info: FileInfo) -> FileView {
 
 fn mode(text: Option<String>) -> Result<Option<u32>, Refusal> {
     let Some(text) = text else { return Ok(None) };
-    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
+    let octal = text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = octal.then(|| u32::from_str_radix(&text, 8).ok()).flatten();
+    let mode = mode.filter(|mode| *mode <= 0o7777);
     let refuse =
         || Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", "mode is octal, up to 7777");
     mode.map(Some).ok_or_else(refuse)
@@ -63,6 +65,7 @@ fn payload(body: Body) -> crate::orchestrator::Payload {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PathQuery {
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     path: String,
 }
 
@@ -102,7 +105,9 @@ pub async fn read(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WriteQuery {
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     path: String,
+    #[schemars(regex(pattern = "^0?[0-7]{1,4}$"))]
     mode: Option<String>,
     user: Option<String>,
     #[serde(default)]
@@ -153,6 +158,7 @@ pub async fn stat(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     path: String,
     depth: Option<u32>,
     limit: Option<usize>,
@@ -179,9 +185,11 @@ pub async fn list(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FolderQuery {
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     path: String,
     #[serde(default)]
     parents: bool,
+    #[schemars(regex(pattern = "^0?[0-7]{1,4}$"))]
     mode: Option<String>,
     user: Option<String>,
 }
@@ -221,6 +229,7 @@ pub async fn rename(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TreeQuery {
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     path: String,
     #[serde(default)]
     recursive: bool,

@@ -28,6 +28,7 @@ pub struct ListQuery {
     /// VMs left out at the beginning.
     pub offset: Option<usize>,
     /// Where a page before has ended; from the header `Link`.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub cursor: Option<String>,
     /// What to sort by.
     #[serde(default)]
@@ -76,6 +77,17 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Why a list shows nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPage {
+    /// More on a page than allowed.
+    #[error("limit: at most {LIMIT_MAX}")]
+    TooLong,
+    /// The cursor names no place in this list.
+    #[error("cursor: it was not given out here")]
+    Unknown,
+}
+
 /// A place in a sorted list: the key and the number of the VM before it.
 type Place = (String, i64);
 
@@ -105,15 +117,13 @@ impl ListQuery {
     /// Chooses from all VMs.
     ///
     /// # Errors
-    /// One sentence about the query.
-    pub fn choose(&self, mut vms: Vec<Vm>) -> Result<Page, String> {
+    /// What is wrong with the query.
+    pub fn choose(&self, mut vms: Vec<Vm>) -> Result<Page, NoPage> {
         if self.limit.is_some_and(|limit| LIMIT_MAX < limit) {
-            return Err(format!("limit: at most {LIMIT_MAX}"));
+            return Err(NoPage::TooLong);
         }
-        let after = match &self.cursor {
-            Some(text) => Some(parse(text).ok_or("cursor: it was not given out here")?),
-            None => None,
-        };
+        let after = self.cursor.as_deref().map(|text| parse(text).ok_or(NoPage::Unknown));
+        let after = after.transpose()?;
         vms.retain(|vm| self.wants(vm));
         let total = vms.len();
         vms.sort_by_cached_key(|vm| place(vm, self.sort));

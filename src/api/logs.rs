@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +30,7 @@ pub struct Logs {
     #[serde(default)]
     follow: bool,
     /// RFC 3339, or how long ago, e.g. `10m`. Of the workload's only.
+    #[schemars(regex(pattern = "^[1-9][0-9]{0,5}[smh]$|^2[0-9]{3}-[01][0-9]-[0-3][0-9]T"))]
     since: Option<String>,
     /// Time and stream before each line. Of the workload's only.
     #[serde(default)]
@@ -58,7 +59,8 @@ pub async fn logs(
     let usual = if has_workload { Source::Workload } else { Source::Console };
     if query.source.unwrap_or(usual) == Source::Console {
         if query.since.is_some() || query.timestamps {
-            return Err(invalid("the console's output has no times"));
+            let text = "the console's output has no times";
+            return Err(Refusal::new(StatusCode::CONFLICT, "no_timestamps", text));
         }
         let console = orchestrator.console(&name)?;
         return Ok(console::text(console, query.tail, query.follow));

@@ -92,13 +92,14 @@ fn described(operation: &Operation, path: &str, is_alias: bool) -> Value {
         entry["parameters"] = Value::Array(parameters);
     }
     if let Some(body) = operation.body {
-        let content = match body {
+        entry["requestBody"] = match body {
             Body::Json(schema_of) => {
-                json!({ "application/json": { "schema": component(schema_of) } })
+                let content = json!({ "application/json": { "schema": component(schema_of) } });
+                json!({ "required": true, "content": content })
             }
-            Body::Bytes => json!({ "application/octet-stream": {} }),
+            // No bytes are bytes too.
+            Body::Bytes => json!({ "content": { "application/octet-stream": {} } }),
         };
-        entry["requestBody"] = json!({ "required": true, "content": content });
     }
     entry
 }

@@ -19,6 +19,14 @@ pub struct Which {
     version: Option<String>,
 }
 
+/// Query of one artifact.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OfVersion {
+    #[schemars(required)]
+    version: Option<String>,
+}
+
 type WhichQuery = Result<Query<Which>, QueryRejection>;
 
 /// `GET /api/v1/plugins/{plugin}/artifacts`.
@@ -42,9 +50,9 @@ pub async fn list(
 pub async fn get(
     State(orchestrator): State<Orchestrator>,
     Path((plugin, artifact)): Path<(String, String)>,
-    query: WhichQuery,
+    query: Result<Query<OfVersion>, QueryRejection>,
 ) -> Result<Json<ArtifactView>, Refusal> {
-    let Query(Which { version }) = query?;
+    let Query(OfVersion { version }) = query?;
     let version = version.ok_or_else(|| {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", "version query required")
     })?;

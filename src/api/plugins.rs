@@ -34,6 +34,7 @@ pub async fn list(State(orchestrator): State<Orchestrator>) -> Json<PluginList> 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Install {
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     name: Option<String>,
 }
 
@@ -151,7 +152,6 @@ pub async fn remove(
 }
 
 /// `GET /api/v1/schemas/plugin-manifest`.
-pub async fn schema() -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/schema+json")];
-    (kind, manifest_schema().to_string()).into_response()
+pub async fn schema() -> Json<serde_json::Value> {
+    Json(manifest_schema())
 }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::api::error::Refusal;
 use crate::api::exposures::exposure;
-use crate::api::list::ListQuery;
+use crate::api::list::{ListQuery, NoPage};
 use crate::api::view;
 use crate::model::{Vm, VmName, VmState};
 use crate::orchestrator::{Orchestrator, Wait};
@@ -84,9 +84,13 @@ pub async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(query) = query?;
-    let page = query
-        .choose(orchestrator.list())
-        .map_err(|text| Refusal::new(StatusCode::BAD_REQUEST, "invalid_query", text))?;
+    let page = query.choose(orchestrator.list()).map_err(|error| {
+        let (status, code) = match error {
+            NoPage::TooLong => (StatusCode::BAD_REQUEST, "invalid_query"),
+            NoPage::Unknown => (StatusCode::NOT_FOUND, "page_not_found"),
+        };
+        Refusal::new(status, code, error.to_string())
+    })?;
     let views: Vec<_> = page.vms.iter().map(view::vm).collect();
     let mut response = Json(views).into_response();
     let headers = response.headers_mut();

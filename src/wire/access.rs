@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// What people call it, 1 to 63 of `a-z`, `0-9`, `-`.
+    #[schemars(regex(pattern = "^[a-z0-9-]{1,63}$"))]
     pub name: String,
     /// `read`, `operate` or `admin`; each holds the ones before it.
+    #[schemars(extend("enum" = ["read", "operate", "admin"]))]
     pub scope: String,
     /// Seconds after which it opens nothing any more; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,8 +46,10 @@ pub struct FileListView {
 #[serde(deny_unknown_fields)]
 pub struct MoveBody {
     /// What.
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     pub from: String,
     /// Its new path.
+    #[schemars(regex(pattern = "^/[^\\x00]*$"))]
     pub to: String,
     /// Whether a file that is there is replaced.
     #[serde(default)]

@@ -40,6 +40,7 @@ pub use workload::WorkloadView;
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
     /// 1 to 63 of `a-z`, `0-9`, `-`.
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
     pub name: String,
     /// Class of workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +53,7 @@ pub struct CreateVm {
     pub plugin_version: Option<String>,
     /// Virtual CPUs, 1 to 32; the plugin's, or 1, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 32))]
     pub cpu_cores: Option<u32>,
     /// Guest RAM in MiB; the plugin's, or 256, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,9 +84,11 @@ pub struct CreateVm {
     pub expose: Vec<ExposureView>,
     /// Disks, `/dev/vda` first; at most 8.
     #[serde(default)]
+    #[schemars(length(max = 8))]
     pub disks: Vec<DiskView>,
     /// `auto`, `pvh` or `linux64`: how an ELF kernel is entered.
     #[serde(default = "auto")]
+    #[schemars(extend("enum" = ["auto", "pvh", "linux64"]))]
     pub boot_protocol: String,
     /// Image that becomes the root: its reference or the begin of its id. It must be here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,8 +201,10 @@ pub struct BootStepView {
 /// `POST /api/v1/vms/{name}/exec`. Either `argv` or `command`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("oneOf" = [{ "required": ["argv"] }, { "required": ["command"] }]))]
 pub struct ExecBody {
     /// Program and arguments.
+    #[schemars(length(min = 1))]
     pub argv: Vec<String>,
     /// A line for `/bin/sh -c`.
     pub command: Option<String>,

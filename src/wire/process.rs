@@ -10,8 +10,10 @@ use crate::wire::ExitView;
 /// `POST /api/v1/vms/{name}/processes`. Either `argv` or `command`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("oneOf" = [{ "required": ["argv"] }, { "required": ["command"] }]))]
 pub struct StartProcess {
     /// Program and arguments.
+    #[schemars(length(min = 1))]
     pub argv: Vec<String>,
     /// A line for `/bin/sh -c`.
     pub command: Option<String>,
@@ -82,14 +84,18 @@ pub struct SignalBody {
     pub signal: Signal,
 }
 
+/// Names as they are usually written.
+const SIGNAL_PATTERN: &str = "^(SIG)?(HUP|INT|QUIT|ILL|TRAP|ABRT|BUS|FPE|KILL|USR1|SEGV|USR2|PIPE\
+    |ALRM|TERM|STKFLT|CHLD|CONT|STOP|TSTP|TTIN|TTOU|URG|XCPU|XFSZ|VTALRM|PROF|WINCH|IO|PWR|SYS)$";
+
 /// A signal by number or by name (`TERM`, `SIGTERM`).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Signal {
-    /// 1 to 31.
-    Number(u8),
+    /// 1 to 64.
+    Number(#[schemars(range(min = 1, max = 64))] u8),
     /// Case does not matter.
-    Name(String),
+    Name(#[schemars(regex(pattern = SIGNAL_PATTERN))] String),
 }
 
 impl Signal {

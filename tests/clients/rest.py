@@ -133,6 +133,11 @@ def lists_have_pages_and_resources_revisions():
     _, headers, _ = send("GET", "/api/v1/vms/a1")
     assert send("GET", "/api/v1/vms/a1", headers={"if-none-match": headers["etag"]})[0] == 304
     assert send("GET", "/api/v1/vms/a1", headers={"if-none-match": '"other"'})[0] == 200
+    for stale in ['"other"', '"other", "another"']:
+        status, _, text = send("DELETE", "/api/v1/vms/a1", headers={"if-match": stale})
+        assert (status, json.loads(text)["code"]) == (412, "precondition_failed"), (stale, status, text)
+    assert send("DELETE", "/api/v1/vms/nobody", headers={"if-match": "*"})[0] == 412
+    assert send("POST", "/api/v1/vms/a1/stop", headers={"if-match": headers["etag"]})[0] != 412
     assert send("GET", "/api/v1/vms/a1/wait?phase=stopped")[0] == 200
     assert send("GET", "/api/v1/vms/a1/wait?phase=running&timeout_ms=1")[0] == 504
     for name in ["once", "a1", "a2", "a3", "a4"]:

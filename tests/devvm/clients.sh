@@ -3,7 +3,7 @@
 # clients, AG-UI's client, schemathesis. They run on this machine; the daemon and its guests run
 # where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
 #
-#   clients.sh [conformance|mcp|agui|rest…]      all of them unless named
+#   clients.sh [conformance|mcp|agui|rest|schemathesis…]      all of them unless named
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -125,8 +125,24 @@ run_rest() {
     "$clients/py/bin/python" tests/clients/rest.py
 }
 
+# One seed, and few examples of each operation: a change shows, chance does not. VOLANT_TEST_FUZZ_EXAMPLES
+# and VOLANT_TEST_FUZZ_SEED ask for other ones.
+run_schemathesis() {
+    local id examples=${VOLANT_TEST_FUZZ_EXAMPLES:-4}
+    local -a without=()
+    step "schemathesis: all checks, $examples examples of each operation"
+    ctl vms create fuzzed --memory 128 --wait
+    while read -r id; do without+=(--exclude-operation-id "$id"); done < <(
+        curl -fsS "$VOLANT_URL/openapi.json" | python3 tests/clients/not_plain.py)
+    (cd "$run" && "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
+        run "$VOLANT_URL/openapi.json" --phases examples,coverage,fuzzing,stateful --checks all \
+        --header "Authorization: Bearer $VOLANT_TOKEN" --max-examples "$examples" \
+        --seed "${VOLANT_TEST_FUZZ_SEED:-1}" --generation-database none --exclude-deprecated \
+        "${without[@]}")
+}
+
 wanted=("$@")
-((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui)
+((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui schemathesis)
 
 step "clients"
 need_cargo
@@ -135,10 +151,13 @@ install_daemon_tools
 install_protocol_clients
 step "build"
 kernel=$("$root/kernel/build.sh")
-[[ -n ${VOLANT_TEST_DAEMON:-} && -x $agent ]] || build_agent
-# VOLANT_TEST_DAEMON names one that was built before.
-volantd=${VOLANT_TEST_DAEMON:-$target/release/volantd}
-[[ -n ${VOLANT_TEST_DAEMON:-} ]] || cargo build --locked --release --bin volantd --features mcp-fixtures
+# VOLANT_TEST_DAEMON names one that was built before; else it is the end-to-end tests' one.
+if [[ -n ${VOLANT_TEST_DAEMON:-} ]]; then
+    volantd=$VOLANT_TEST_DAEMON
+else
+    build_agent
+    build_suite e2e
+fi
 
 mkdir -p "$cache/devvm"
 exec 7>"$cache/devvm/clients.lock"

@@ -199,7 +199,7 @@ fn what_a_workload_writes_is_kept_within_its_size_and_read_from_any_place() {
     refused(&daemon.ctl(&["vms", "logs", "one", "--since", "soon"]), 2, "RFC 3339");
     refused(
         &daemon.ctl(&["vms", "logs", "one", "--source", "console", "--since", "1h"]),
-        2,
+        4,
         "times",
     );
 

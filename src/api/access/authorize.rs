@@ -70,6 +70,11 @@ async fn run(
     request: Request,
     next: Next,
 ) -> Response {
+    if !operation.hints.read_only
+        && let Err(refusal) = revision::matches(&request, orchestrator)
+    {
+        return refusal.into_response();
+    }
     let is_whole = matches!(operation.answer, Answer::Json(..) | Answer::Empty(_));
     let takes_whole = !matches!(operation.body, Some(Body::Bytes));
     if !operation.hints.read_only && is_whole && takes_whole {

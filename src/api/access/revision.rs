@@ -1,4 +1,5 @@
-//! `ETag` and `If-None-Match`: a resource's revision is a hash of what is shown of it.
+//! `ETag`, `If-None-Match` and `If-Match` (RFC 9110, 8.8.3 and 13.1): a resource's revision is a hash
+//! of what is shown of it.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -7,6 +8,9 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use crate::api::error::Refusal;
+use crate::api::view;
+use crate::model::VmName;
+use crate::orchestrator::Orchestrator;
 
 /// Bytes of a resource that has a revision.
 const LEN_MAX: usize = 1024 * 1024;
@@ -25,6 +29,28 @@ fn names(request: &Request, header: &HeaderName, etag: &str) -> Option<bool> {
     let mut tags = texts.flat_map(|text| text.split(',')).map(str::trim);
     // Weak or not makes no difference to a reader.
     Some(tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag))
+}
+
+/// Whether a change may go on: its `If-Match`, if it has one, names the VM that it is about as it is
+/// now. A change that comes between this look and the change itself is not noticed, as it would not
+/// be if it came a moment later.
+///
+/// # Errors
+/// 412.
+pub fn matches(request: &Request, orchestrator: &Orchestrator) -> Result<(), Refusal> {
+    if !request.headers().contains_key(header::IF_MATCH) {
+        return Ok(());
+    }
+    let rest = request.uri().path().strip_prefix("/api/v1/vms/");
+    let name = rest.and_then(|rest| rest.split('/').next());
+    let vm = name.and_then(|name| orchestrator.get(&VmName::try_from(name).ok()?).ok());
+    let shown = vm.and_then(|vm| serde_json::to_vec(&view::vm(&vm)).ok());
+    let is_same = shown.and_then(|shown| names(request, &header::IF_MATCH, &etag(&shown)));
+    if is_same == Some(true) {
+        return Ok(());
+    }
+    let text = "the VM is not the one that If-Match names, or has none";
+    Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", text))
 }
 
 /// What a reader has said that it knows.

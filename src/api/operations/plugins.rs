@@ -238,7 +238,7 @@ pub const OPERATIONS: &[Operation] = &[
         aliases: &[],
         access: Access::Scope(Scope::Read),
         hints: Hints::READS,
-        query: Some(of::<plugin_artifacts::Which>),
+        query: Some(of::<plugin_artifacts::OfVersion>),
         body: None,
         answer: Answer::Json(200, of::<ArtifactView>),
         tool: RECORD,

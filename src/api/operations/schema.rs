@@ -1,7 +1,8 @@
 //! JSON Schemas of operations: for OpenAPI with shared components, for tools each whole in itself.
 
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::api::operations::{Answer, Body, Operation, SchemaOf, all};
@@ -11,7 +12,28 @@ type Object = Map<String, Value>;
 
 fn generator(definitions: &'static str) -> SchemaGenerator {
     let settings = SchemaSettings::draft2020_12();
-    settings.with(|settings| settings.definitions_path = definitions.into()).into_generator()
+    let bounded = RecursiveTransform(with_bounds);
+    let settings = settings.with(|settings| settings.definitions_path = definitions.into());
+    settings.with_transform(bounded).into_generator()
+}
+
+/// Integers have the bounds of the type that takes them.
+fn with_bounds(schema: &mut Schema) {
+    if let Some(object) = schema.as_object_mut() {
+        bound(object);
+    }
+}
+
+fn bound(object: &mut Object) {
+    let (lowest, highest) = match object.get("format").and_then(Value::as_str) {
+        Some("uint32") => (json!(0), json!(u32::MAX)),
+        Some("uint" | "uint64") => (json!(0), json!(u64::MAX)),
+        Some("int32") => (json!(i32::MIN), json!(i32::MAX)),
+        Some("int64") => (json!(i64::MIN), json!(i64::MAX)),
+        _ => return,
+    };
+    object.entry("minimum").or_insert(lowest);
+    object.entry("maximum").or_insert(highest);
 }
 
 /// All types of the API by name, for `/components/schemas`.
@@ -73,6 +95,7 @@ fn properties(schema_of: SchemaOf, generator: &mut SchemaGenerator) -> (Object, 
     let mut properties =
         object.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
     properties.values_mut().for_each(without_null);
+    properties.values_mut().filter_map(Value::as_object_mut).for_each(bound);
     let required = object.get("required").and_then(Value::as_array).into_iter().flatten();
     (properties, required.filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
