@@ -9,6 +9,7 @@ mod operations;
 mod plugins;
 mod process;
 mod vm_access;
+mod volumes;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 pub use vm_access::{AccessArgs, UrlArgs};
+pub use volumes::VolumesCommand;
 
 /// A microVM engine in one process.
 #[derive(Debug, Parser)]
@@ -175,6 +177,9 @@ pub enum CtlCommand {
     /// Bring, look at and remove images
     #[command(subcommand)]
     Images(ImagesCommand),
+    /// Make, grow, back up and remove volumes
+    #[command(subcommand)]
+    Volumes(VolumesCommand),
     /// Show the daemon's version and how many VMs there are
     Info,
     /// Who may call over TCP
@@ -325,6 +330,9 @@ pub struct CreateArgs {
     /// Raw file of the daemon's host as a disk, /dev/vda first; PATH:ro for read-only
     #[arg(long = "disk", value_name = "PATH[:ro]")]
     pub disks: Vec<String>,
+    /// Volume, mounted at a path of the guest; :ro for read-only, as many VMs may have it
+    #[arg(long = "volume", value_name = "NAME:PATH[:ro]")]
+    pub volumes: Vec<String>,
     /// What it runs
     #[command(flatten)]
     pub image: ImageArgs,

@@ -13,11 +13,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use volant_protocol::{ShutdownMode, ShutdownRequest};
 
 use crate::http::Agent;
+use crate::volumes;
 
 /// The VMM ends the machine when a byte is written here: 1 power off, 2 reset.
 const EXIT_PORT: u16 = 0x5f0;
 /// What processes get when a signal, not the host, asks for the end.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+/// What the kernel gets to take killed processes away.
+const KILL_GRACE: Duration = Duration::from_secs(1);
 
 /// File systems that the agent itself needs before it can call home.
 pub fn mount_first() {
@@ -82,13 +85,20 @@ pub fn shut_down_on_signals(agent: &Arc<Agent>) -> std::io::Result<()> {
 /// Ends all processes, syncs, and ends the machine.
 pub async fn shut_down(request: ShutdownRequest) {
     signal_all(Signal::TERM);
-    let deadline = tokio::time::Instant::now() + Duration::from_millis(request.grace_ms);
+    until_alone(Duration::from_millis(request.grace_ms)).await;
+    signal_all(Signal::KILL);
+    // Until they are gone their files are open, and no file system can be brought to rest.
+    until_alone(KILL_GRACE).await;
+    rustix::fs::sync();
+    volumes::close_all();
+    end(request.mode);
+}
+
+async fn until_alone(grace: Duration) {
+    let deadline = tokio::time::Instant::now() + grace;
     while tokio::time::Instant::now() < deadline && others_live() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    signal_all(Signal::KILL);
-    rustix::fs::sync();
-    end(request.mode);
 }
 
 fn signal_all(signal: Signal) {

@@ -14,4 +14,5 @@ pub mod readiness;
 pub mod reap;
 pub mod root;
 pub mod user;
+pub mod volumes;
 pub mod workload;

@@ -88,7 +88,10 @@ fn prepare_upper() -> io::Result<()> {
 }
 
 /// The device of the disk with this serial.
-fn disk_of(serial: &str) -> io::Result<String> {
+///
+/// # Errors
+/// There is none.
+pub fn disk_of(serial: &str) -> io::Result<String> {
     for entry in fs::read_dir("/sys/block")?.flatten() {
         let found = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
         if found.trim_end() == serial {

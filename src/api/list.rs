@@ -216,6 +216,7 @@ mod tests {
                 disks: Vec::new(),
                 boot_protocol: BootProtocol::Auto,
                 image: None,
+                volumes: Vec::new(),
                 workload: None,
             },
             runtime: "default".to_owned(),

@@ -27,6 +27,7 @@ mod tokens;
 mod view;
 mod vm_access;
 mod vms;
+mod volumes;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn;
@@ -80,6 +81,9 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/images/pull", post(images::pull))
         .route("/api/v1/images/prune", post(images::prune))
         .route("/api/v1/images/{*name}", get(images::inspect).delete(images::remove))
+        .route("/api/v1/volumes", get(volumes::list).post(volumes::create))
+        .route("/api/v1/volumes/{volume}", get(volumes::get).delete(volumes::delete))
+        .route("/api/v1/volumes/{volume}/grow", post(volumes::grow))
         .route("/api/v1/events/history", get(events::history))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/events/vms", get(events::events))
@@ -102,6 +106,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
 fn streams() -> Router<Orchestrator> {
     Router::new()
         .route("/api/v1/images/import", post(images::import))
+        .route("/api/v1/volumes/{volume}/backup", get(volumes::backup).put(volumes::restore))
         .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
         .route("/api/v1/vms/{name}/files/content", get(files::read).put(files::write))
         .route("/api/v1/vms/{name}/files/tar", get(files::pack).put(files::unpack))

@@ -5,12 +5,13 @@ use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
     AuditEntry, BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay,
-    PluginArtifact, Token, Vm, VmName, VmState,
+    PluginArtifact, Token, Vm, VmName, VmState, VolumeMount, VolumeName,
 };
 use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
     ArtifactView, AuditView, BootStepView, BootView, CreateVm, DiskView, EventView, ExitView,
-    ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, WorkloadView,
+    ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, VmVolume,
+    WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -47,6 +48,7 @@ pub fn vm(vm: &Vm) -> VmView {
         console: vm.spec.console,
         disks: vm.spec.disks.iter().map(disk).collect(),
         image: vm.spec.image.as_ref().map(image_root),
+        volumes: vm.spec.volumes.iter().map(volume).collect(),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
@@ -80,6 +82,17 @@ fn workload(report: &WorkloadReport) -> WorkloadView {
 
 fn disk(disk: &Disk) -> DiskView {
     DiskView { path: disk.path.to_string_lossy().into_owned(), readonly: disk.readonly }
+}
+
+fn volume(mount: &VolumeMount) -> VmVolume {
+    let VolumeMount { volume, path, readonly, .. } = mount;
+    VmVolume { name: volume.to_string(), path: path.clone(), readonly: *readonly }
+}
+
+fn mount(volume: VmVolume) -> Result<VolumeMount, InvalidSpec> {
+    let VmVolume { name, path, readonly } = volume;
+    let volume = VolumeName::try_from(name.as_str())?;
+    Ok(VolumeMount { volume, path, readonly, make_mib: None })
 }
 
 fn image_root(image: &ImageRoot) -> VmImageView {
@@ -132,6 +145,7 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         field: "boot_protocol",
         reason: "auto, pvh or linux64".to_owned(),
     });
+    let volumes: Result<Vec<_>, InvalidSpec> = body.volumes.into_iter().map(mount).collect();
     let disk = |disk: DiskView| Disk { path: disk.path.into(), readonly: disk.readonly };
     Ok(VmRequest {
         name: VmName::try_from(body.name.as_str())?,
@@ -147,6 +161,7 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         disks: body.disks.into_iter().map(disk).collect(),
         boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
         image: wish(body.image, body.command, body.ephemeral, body.overlay_mb)?,
+        volumes: volumes.map_err(crate::orchestrator::Error::from)?,
     })
 }
 

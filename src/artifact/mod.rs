@@ -7,6 +7,7 @@ mod initramfs;
 pub mod oci;
 pub mod store;
 mod tree;
+pub mod volume;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;

@@ -21,6 +21,7 @@ mod sse;
 mod terminal;
 mod vm_access;
 mod vms;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ async fn run(args: CtlArgs) -> Result<u8, Failure> {
     let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
     match args.command {
         CtlCommand::Images(command) => images::run(&client, command, args.output).await,
+        CtlCommand::Volumes(command) => volumes::run(&client, command, args.output).await,
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
         CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,
         CtlCommand::Info => access::info(&client, args.output).await,

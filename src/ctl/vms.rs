@@ -10,7 +10,7 @@ use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{
     actions, console, copy, exec, expose, files, images, logs, operations, output, processes,
-    vm_access,
+    vm_access, volumes,
 };
 use crate::wire::{CreateVm, DiskView, PullImage, VmView};
 
@@ -117,6 +117,7 @@ fn spinner(message: &'static str) -> ProgressBar {
 }
 
 async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), Failure> {
+    let volumes = args.volumes.iter().map(|text| volumes::of_vm(text)).collect::<Result<_, _>>()?;
     if let Some(reference) = args.image.image.clone() {
         bring(client, reference).await?;
     }
@@ -141,6 +142,7 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         command: args.image.command,
         ephemeral: args.image.ephemeral,
         overlay_mb: args.image.overlay,
+        volumes,
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);

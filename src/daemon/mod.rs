@@ -159,6 +159,7 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         dns: config.dns.clone(),
         logs: config.state_dir.join("logs"),
         log_len_max: config.log_bytes_max,
+        volumes: config.state_dir.join("volumes"),
         huge_pages: config.huge_pages,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
         proxy_authority: config

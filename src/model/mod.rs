@@ -10,6 +10,7 @@ mod image;
 mod name;
 mod plugin;
 mod vm;
+mod volume;
 mod workload;
 
 pub use access::{AuditEntry, Repeat, Scope, Token};
@@ -21,6 +22,7 @@ pub use plugin::{
     ArtifactEntry, InvalidWord, PluginArtifact, PluginName, PluginRef, PluginVersion,
 };
 pub use vm::{BootProtocol, BootStep, Disk, InvalidSpec, Mac, NewVm, Vm, VmId, VmSpec, VmState};
+pub use volume::{Volume, VolumeMount, VolumeName, VolumeState, VolumeUser};
 pub use workload::Workload;
 
 /// Who must act on a failure. The only thing that skins (REST, ctl, ...) look at.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{ImageRoot, ImageWish, Overlay, PluginRef, VmName, Workload};
+use crate::model::{ImageRoot, ImageWish, Overlay, PluginRef, VmName, VolumeMount, Workload};
 
 /// A VM's number: never used again after the VM is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub struct VmSpec {
     pub workload: Option<Workload>,
     /// The image that is the guest's root; none leaves it in the initramfs.
     pub image: Option<ImageRoot>,
+    /// Volumes; at most [`VmSpec::VOLUMES_MAX`].
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// A disk in a raw file of the host.
@@ -120,6 +122,10 @@ impl VmSpec {
     pub const ENV_MAX: usize = 256;
     /// Disks.
     pub const DISKS_MAX: usize = 8;
+    /// Volumes.
+    pub const VOLUMES_MAX: usize = 8;
+    /// Disks and volumes together: a machine has 19 places, and uses others itself.
+    pub const DEVICES_MAX: usize = 12;
 
     /// Checks every limit that does not depend on the host.
     ///
@@ -151,6 +157,12 @@ impl VmSpec {
         if VmSpec::DISKS_MAX < self.disks.len() {
             return refuse("disks", format!("at most {} disks", VmSpec::DISKS_MAX));
         }
+        let devices = self.disks.len() + self.volumes.len();
+        if VmSpec::VOLUMES_MAX < self.volumes.len() || VmSpec::DEVICES_MAX < devices {
+            let (max, both) = (VmSpec::VOLUMES_MAX, VmSpec::DEVICES_MAX);
+            return refuse("volumes", format!("at most {max} volumes, {both} with disks"));
+        }
+        VolumeMount::check(&self.volumes)?;
         if let Some(ImageRoot { overlay: Overlay::Persistent { mib }, .. }) = &self.image
             && !(Overlay::MIB_MIN..=Overlay::MIB_MAX).contains(mib)
         {

@@ -324,6 +324,10 @@ impl Driver {
 
     async fn delete(&mut self, command: Command) {
         crash::point("delete.stored");
+        if !self.vm.borrow().spec.volumes.is_empty() {
+            // What it has written outlives it, and may not have left its memory yet.
+            self.ask_guest_to_end().await;
+        }
         self.end_machine().await;
         crash::point("delete.ended");
         let vm = self.vm.borrow().clone();

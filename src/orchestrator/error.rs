@@ -7,6 +7,7 @@ use crate::model::{InvalidReference, InvalidSpec, Kind};
 use crate::orchestrator::actions::ActionError;
 use crate::orchestrator::images;
 use crate::orchestrator::plugins::PluginError;
+use crate::orchestrator::volumes::VolumeError;
 use crate::store::StoreError;
 
 /// A refusal or failure. Skins look at [`Error::kind`], [`Error::code`], [`Error::hint`] and the
@@ -34,6 +35,9 @@ pub enum Error {
     /// A refusal that concerns actions.
     #[error(transparent)]
     Action(#[from] ActionError),
+    /// A refusal that concerns volumes.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// A file that the VM needs cannot be used.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -143,7 +147,10 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         match error {
             StoreError::NoAddress => Error::NoAddress,
-            other => Error::Store(other),
+            other => match VolumeError::of_store(other) {
+                Ok(refused) => Error::Volume(refused),
+                Err(other) => Error::Store(other),
+            },
         }
     }
 }
@@ -188,6 +195,7 @@ impl Error {
         match self {
             Error::Plugin(error) => error.kind(),
             Error::Action(error) => error.kind(),
+            Error::Volume(error) => error.kind(),
             Error::Images(error) => images::classify(error).0,
             Error::NotFound(_) | Error::TokenNotFound(_) | Error::ImageNotFound(_) => {
                 Kind::NotFound
@@ -225,6 +233,7 @@ impl Error {
         match self {
             Error::Plugin(error) => error.code(),
             Error::Action(error) => error.code(),
+            Error::Volume(error) => error.code(),
             Error::NotFound(_) => "vm_not_found",
             Error::NameTaken(_) => "vm_exists",
             Error::TokenNotFound(_) => "token_not_found",
@@ -264,6 +273,7 @@ impl Error {
         match self {
             Error::Plugin(error) => error.hint(),
             Error::Action(error) => error.hint(),
+            Error::Volume(error) => error.hint(),
             Error::NotFound(_) => Some("`volantd ctl vms list` shows the VMs there are"),
             Error::Images(error) => images::classify(error).2,
             Error::ImageNotFound(_) => Some("`volantd ctl images pull` brings it"),

@@ -14,13 +14,16 @@ mod images;
 mod machine;
 mod monitor;
 mod overlay;
+mod pipe;
 mod plugin_artifacts;
 mod plugins;
 mod policy;
 mod processes;
 mod reach;
+mod reconcile;
 mod start;
 mod vm_access;
+mod volumes;
 mod workload_log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +37,7 @@ use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
 use crate::logs;
-use crate::model::{Event, EventKind, NewVm, Vm, VmId, VmName, VmState};
+use crate::model::{Event, NewVm, Vm, VmId, VmName, VmState};
 use crate::net::{Forward, Network};
 use crate::store::{Store, StoreError};
 use crate::sys::crash;
@@ -44,6 +47,8 @@ use driver::{Command, Driver};
 use machine::Live;
 use plugins::Registry;
 use policy::Change;
+use reconcile::reconcile;
+use volumes::Volumes;
 
 pub use crate::agent::{
     AgentError, AttachOptions, Attachment, Download, FileWatch, InputSender, Payload, ProcessInput,
@@ -64,6 +69,7 @@ pub use volant_protocol::{
     LIST_LEN_MAX, ListeningPort, MoveRequest, ProcessInfo, ProcessRequest, ProcessStatus,
     TerminalSize,
 };
+pub use volumes::{VolumeError, VolumeInfo};
 pub use workload_log::WorkloadLog;
 
 /// Changes of one VM that wait.
@@ -88,6 +94,8 @@ pub struct EngineConfig {
     pub logs: PathBuf,
     /// Bytes kept of what each workload writes.
     pub log_len_max: u64,
+    /// Folder of the volumes.
+    pub volumes: PathBuf,
     /// Whether guests' RAM is to be in huge pages.
     pub huge_pages: bool,
     /// MiB that all guests may be given in sum.
@@ -114,6 +122,7 @@ pub struct Shared {
     network: Network,
     hypervisor: Hypervisor,
     images: Arc<Images>,
+    volumes: Volumes,
     vms: RwLock<BTreeMap<VmName, Arc<Handle>>>,
     plugins: Registry,
     events: broadcast::Sender<Arc<Event>>,
@@ -257,12 +266,14 @@ impl Orchestrator {
     ) -> Result<Orchestrator, Error> {
         let (events, _) = broadcast::channel(EVENTS_LAG_MAX);
         let tokens = access::Tokens::load(&store).await?;
+        let volumes = Volumes::open(config.volumes.clone(), &store).await?;
         let shared = Arc::new(Shared {
             config,
             store,
             network,
             hypervisor,
             images: Arc::new(images),
+            volumes,
             vms: RwLock::default(),
             plugins: Registry::default(),
             events,
@@ -552,27 +563,6 @@ impl Answers {
             }
         }
     }
-}
-
-/// Brings every row to a true state: no machine survives the daemon.
-async fn reconcile(store: &Store) -> Result<Vec<Vm>, Error> {
-    let mut vms = Vec::new();
-    for vm in store.list_vms().await? {
-        match vm.state {
-            VmState::Stopped | VmState::Failed { .. } => vms.push(vm),
-            VmState::Deleting => {
-                store.delete_vm(vm.id, now_ms()).await?;
-            }
-            VmState::Starting | VmState::Running | VmState::Stopping => {
-                let message = "the daemon ended while the VM was up".to_owned();
-                let state = VmState::Stopped;
-                let kind = EventKind::Stopped;
-                let changed = store.set_state(vm.id, state, kind, message, now_ms()).await?;
-                vms.extend(changed.map(|(vm, _)| vm));
-            }
-        }
-    }
-    Ok(vms)
 }
 
 #[cfg(test)]

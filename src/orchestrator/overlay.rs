@@ -2,17 +2,14 @@
 //! kept over stops, removed with the VM.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::rand::GetRandomFlags;
-
 use crate::artifact::oci::ImageError;
-use crate::artifact::{self, ext4};
+use crate::artifact::{self, volume};
 use crate::model::{Digest, ImageRoot, Overlay, VmId};
 use crate::orchestrator::images::Images;
-use crate::sys::crash;
 use crate::vmm::DiskSpec;
 
 /// What the agent finds the disks by (guest-agent, root.rs).
@@ -52,18 +49,7 @@ fn ensure(folder: &Path, id: VmId, mib: u64) -> io::Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    let partial = path.with_extension("partial");
-    let file = File::options().read(true).write(true).create(true).truncate(true).open(&partial)?;
-    let mut uuid = [0; 16];
-    rustix::rand::getrandom(&mut uuid, GetRandomFlags::empty())?;
-    // RFC 9562: version 4, variant 1.
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_s = now.map_or(0, |now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX));
-    ext4::format(&file, mib << 20, uuid, now_s)?;
-    crash::point("overlay.made");
-    fs::rename(&partial, &path)?;
+    volume::make(&path, &path.with_extension("partial"), mib << 20)?;
     Ok(path)
 }
 

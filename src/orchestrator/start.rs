@@ -15,7 +15,7 @@ use crate::artifact::{self, ArtifactError};
 use crate::model::{self, BootStep, Disk, Overlay, Vm, VmSpec};
 use crate::net::{Attachment, Permit, Port};
 use crate::orchestrator::machine::{Live, accept};
-use crate::orchestrator::{Error, Shared, cmdline, overlay};
+use crate::orchestrator::{Error, Shared, cmdline, overlay, volumes};
 use crate::sys::crash;
 use crate::vmm::{self, BootProtocol, Console, DiskSpec, Exit, NetSpec, Spec, check_images};
 
@@ -77,6 +77,7 @@ pub async fn run(
         .and_then(|(kernel, initramfs)| Ok((kernel, initramfs, open_disks(&vm.spec)?)));
     let (kernel, initramfs, mut disks) = opened.map_err(|error| error.to_string())?;
     disks.extend(image_disks(shared, vm).await?);
+    disks.extend(volumes::open_disks(shared, vm).await?);
     clock.mark("files_open");
     let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
     let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
@@ -228,6 +229,7 @@ fn guest_config(shared: &Shared, vm: &Vm) -> GuestConfig {
             persistent: matches!(image.overlay, Overlay::Persistent { .. }),
             folders: image.folders.clone(),
         }),
+        mounts: volumes::mounts(vm),
         workload: vm.spec.workload.as_ref().map(|workload| workload.plain().clone()),
     }
 }

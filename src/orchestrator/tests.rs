@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::VmSpec;
+use crate::model::{EventKind, VmSpec};
 
 #[tokio::test]
 async fn after_a_crash_every_row_tells_the_truth() {
@@ -28,6 +28,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             boot_protocol: crate::model::BootProtocol::Auto,
             workload: None,
             image: None,
+            volumes: Vec::new(),
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
         let new = NewVm {

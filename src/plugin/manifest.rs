@@ -432,7 +432,8 @@ pub enum PortProtocol {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Volume {
-    /// Name of the volume.
+    /// Name of the volume: with the VM's name before it the VM's own, or, if the guest may only read
+    /// it, as it is.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Absolute path in the guest.
@@ -440,9 +441,9 @@ pub struct Volume {
     /// The guest cannot write.
     #[serde(default)]
     pub readonly: bool,
-    /// Size in MiB when it is made.
+    /// Size in MiB when it is made; 10240 if absent. What is not written takes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 64))]
     pub size_mb: Option<u64>,
 }
 

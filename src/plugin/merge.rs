@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use crate::model::{
     BootProtocol, Digest, Disk, ImageWish, InvalidReference, NewVm, PluginName, PluginRef,
-    PluginVersion, VmName, VmSpec,
+    PluginVersion, VmName, VmSpec, VolumeMount, VolumeName,
 };
-use crate::plugin::manifest::{Format, Manifest, NetworkMode};
+use crate::plugin::manifest::{Format, Manifest, NetworkMode, Volume};
 use crate::plugin::parse::Refused;
 use crate::plugin::rules::{self, BUILTIN_INITRAMFS};
 use crate::plugin::workload;
@@ -16,6 +16,8 @@ use crate::plugin::workload;
 const VCPUS_DEFAULT: u32 = 1;
 const MEMORY_MIB_DEFAULT: u64 = 256;
 const RUNTIME_DEFAULT: &str = "default";
+/// Of a manifest's volume that names no size; what is not written takes nothing.
+const VOLUME_MIB_DEFAULT: u64 = 10 << 10;
 
 /// What a client asks for; what it leaves out is the manifest's or the system's to say.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub struct VmRequest {
     pub boot_protocol: BootProtocol,
     /// Image that becomes the root; wins over the manifest's.
     pub image: Option<ImageWish>,
+    /// Volumes; one takes the place of the manifest's at the same path.
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// Why manifest and request do not make a VM.
@@ -96,6 +100,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         boot_protocol: request.boot_protocol,
         workload: None,
         image: None,
+        volumes: request.volumes,
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
@@ -120,6 +125,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         .iter()
         .filter_map(|disk| Some(Disk { path: host_path(&disk.source)?, readonly: disk.readonly }));
     spec.disks = disks.chain(spec.disks).collect();
+    spec.volumes = volumes(&manifest.volumes, &request.name, &spec.volumes)?;
     spec.env = with(&manifest.env, &request.env);
     let said = workload::plain(manifest).map(|mut said| {
         workload::drop_env(&mut said, &request.env);
@@ -160,6 +166,33 @@ fn reference(manifest: &Manifest) -> Result<PluginRef, MergeError> {
         name: name.map_err(|error| refused("/name", error))?,
         version: version.map_err(|error| refused("/version", error))?,
     })
+}
+
+/// The manifest's volumes, of this VM, and those of the request. One that the guest may write to is
+/// the VM's own, by its name, and made if there is none: a VM of the same name finds it again. One
+/// that it may only read is shared, by the name in the manifest, and must be there.
+fn volumes(
+    manifest: &[Volume],
+    vm: &VmName,
+    request: &[VolumeMount],
+) -> Result<Vec<VolumeMount>, MergeError> {
+    let is_free = |volume: &&Volume| !request.iter().any(|mount| mount.path == volume.path);
+    let mount = |volume: &Volume| {
+        let name = match volume.readonly {
+            true => VolumeName::try_from(volume.name.as_str()),
+            false => VolumeName::of_vm(vm, &volume.name),
+        };
+        let name = name.map_err(|error| unsupported_by(Refused::new("/volumes", error.reason)))?;
+        let mib = volume.size_mb.unwrap_or(VOLUME_MIB_DEFAULT);
+        Ok(VolumeMount {
+            volume: name,
+            path: volume.path.clone(),
+            readonly: volume.readonly,
+            make_mib: (!volume.readonly).then_some(mib),
+        })
+    };
+    let own = manifest.iter().filter(is_free).map(mount).collect::<Result<Vec<_>, _>>()?;
+    Ok(own.into_iter().chain(request.iter().cloned()).collect())
 }
 
 /// The manifest's image, pinned by its digest if it names one.
@@ -219,7 +252,6 @@ fn unsupported(manifest: &Manifest) -> Option<Refused> {
             "/disks",
             "only raw disks are supported yet",
         ),
-        (!manifest.volumes.is_empty(), "/volumes", "volumes are not supported yet"),
         (manifest.cloud_init.is_some(), "/cloud_init", "cloud-init is not supported yet"),
         (
             network.is_some_and(|network| modes.contains(&network.mode)),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use http::Uri;
 use http::uri::Scheme;
 
-use crate::model::{PluginName, PluginVersion, VmSpec};
+use crate::model::{self, PluginName, PluginVersion, VmSpec};
 use crate::plugin::manifest::{
     Action, CloudInit, Devices, Format, Health, Manifest, NetworkMode, NetworkSection, Port,
     SeedDocument, Volume, WorkloadKind, WorkloadSection,
@@ -352,7 +352,9 @@ fn volumes(check: &mut Check, volumes: &[Volume]) {
             && is_text(&volume.path)
             && volume.path.split('/').all(|part| part != "..");
         check.rule(plain, at("path"), "an absolute path without '..'");
-        check.rule(volume.size_mb != Some(0), at("size_mb"), "at least 1");
+        let (min, max) = (model::Volume::MIB_MIN, model::Volume::MIB_MAX);
+        let fits = volume.size_mb.is_none_or(|mib| (min..=max).contains(&mib));
+        check.rule(fits, at("size_mb"), format!("{min} to {max}"));
         let twice = volumes[..index].iter().any(|other| other.path == volume.path);
         check.rule(!twice, at("path"), "the same path twice");
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{BootProtocol, Disk, VmName};
+use crate::model::{BootProtocol, Disk, VmName, VolumeMount, VolumeName};
 
 /// A manifest with every field, in the shapes of the original and of this version.
 fn full() -> Value {
@@ -76,6 +76,7 @@ fn request(name: &str) -> VmRequest {
         disks: Vec::new(),
         boot_protocol: BootProtocol::Auto,
         image: None,
+        volumes: Vec::new(),
     }
 }
 
@@ -161,7 +162,7 @@ fn each_rule_refuses_by_field_and_reason() {
             "/volumes",
             json!([{ "name": "a", "path": "/a", "size_mb": 0 }]),
             "/volumes/0/size_mb",
-            "1",
+            "64",
         ),
         ("/cloud_init", json!({ "datasource": "EC2" }), "/cloud_init/datasource", "NoCloud"),
         ("/cloud_init", json!({ "seed_mode": "iso" }), "/cloud_init/seed_mode", "vfat"),
@@ -381,6 +382,31 @@ fn the_request_wins_over_the_manifest_and_the_manifest_over_the_system() {
 }
 
 #[test]
+fn a_manifests_volumes_are_the_vms_own() {
+    let volumes = json!([
+        { "name": "data", "path": "/data", "size_mb": 64 },
+        { "name": "models", "path": "/models", "readonly": true },
+        { "name": "cache", "path": "/cache" },
+    ]);
+    let manifest = read(&with(full(), "/volumes", volumes)).unwrap();
+    let mount = |volume: &str, path: &str, readonly, make_mib| VolumeMount {
+        volume: VolumeName::try_from(volume).unwrap(),
+        path: path.to_owned(),
+        readonly,
+        make_mib,
+    };
+    let mine = mount("other", "/cache", false, None);
+    let asked = VmRequest { volumes: vec![mine.clone()], ..request("vm") };
+    let merged = merge(Some(&manifest), asked).unwrap();
+    let own = mount("vm-data", "/data", false, Some(64));
+    let shared = mount("models", "/models", true, None);
+    assert_eq!(merged.spec.volumes, [own, shared, mine]);
+    let merged = merge(Some(&manifest), request("vm")).unwrap();
+    let cache = mount("vm-cache", "/cache", false, Some(10 << 10));
+    assert_eq!(merged.spec.volumes[2], cache);
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_by_field() {
     let manifest = read(&full()).unwrap();
     let other = VmRequest { runtime: Some("db".to_owned()), ..request("vm") };
@@ -393,7 +419,6 @@ fn what_cannot_be_made_is_refused_by_field() {
         ("/rootfs", json!({ "url": "/a" }), "/rootfs"),
         ("/disks/0/format", json!("qcow2"), "/disks"),
         ("/network/mode", json!("vsock"), "/network/mode"),
-        ("/volumes", json!([{ "name": "a", "path": "/a" }]), "/volumes"),
         ("/devices/pci_passthrough", json!(["0000:01:00.0"]), "/devices"),
         ("/ports/0/host_port", json!(80), "/ports"),
     ];

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0007_access.sql"),
     include_str!("schema/0008_vm_access.sql"),
     include_str!("schema/0009_exposures.sql"),
+    include_str!("schema/0010_volumes.sql"),
 ];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

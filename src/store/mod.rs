@@ -11,6 +11,7 @@ mod plugins;
 mod repeats;
 mod vm_access;
 mod vms;
+mod volumes;
 
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -56,6 +57,20 @@ pub enum StoreError {
     /// A VM is made of the plugin.
     #[error("VM {vm:?} is made of the plugin")]
     PluginInUse {
+        /// One such VM.
+        vm: String,
+    },
+    /// There is no such volume.
+    #[error("there is no volume {0:?}")]
+    NoVolume(String),
+    /// A volume of that name exists.
+    #[error("a volume of that name exists")]
+    VolumeTaken,
+    /// VMs have the volume.
+    #[error("volume {volume:?} is attached to VM {vm:?}")]
+    VolumeInUse {
+        /// The volume.
+        volume: String,
         /// One such VM.
         vm: String,
     },

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::model::{
     ArtifactEntry, BootProtocol, Digest, Disk, EventKind, Image, ImageRoot, NewVm, Overlay,
-    PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, Workload,
+    PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, VolumeMount, VolumeName,
+    VolumeState, Workload,
 };
 
 fn workload() -> Workload {
@@ -36,6 +37,7 @@ fn new(name: &str) -> NewVm {
                 folders: vec!["/data".to_owned()],
                 overlay: Overlay::Persistent { mib: 1024 },
             }),
+            volumes: Vec::new(),
         },
         runtime: "default".to_owned(),
         plugin: None,
@@ -197,4 +199,61 @@ async fn artifacts_belong_to_a_version_and_go_with_their_plugin() {
     assert_eq!(store.list_artifacts(name.clone(), None).await.unwrap(), all[..1]);
     store.remove_plugin(name.clone()).await.unwrap();
     assert_eq!(store.list_artifacts(name, None).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_volume_has_one_writer_or_many_readers_and_goes_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db")).unwrap();
+    let named = |text: &str| VolumeName::try_from(text).unwrap();
+    let mount = |volume: &str, readonly, make_mib| VolumeMount {
+        volume: named(volume),
+        path: "/data".to_owned(),
+        readonly,
+        make_mib,
+    };
+    let create = async |vm: &str, volume| {
+        let mut new = new(vm);
+        new.spec.volumes = vec![volume];
+        let choose = |used: &std::collections::BTreeSet<Ipv4Addr>| {
+            (2..9).map(|last| Ipv4Addr::new(10, 0, 0, last)).find(|ip| !used.contains(ip))
+        };
+        store.create_vm(new, VmState::Stopped, 1, choose).await.map(|(vm, _)| vm)
+    };
+    store.create_volume(named("a"), 64, VolumeState::New, 1).await.unwrap();
+    let taken = store.create_volume(named("a"), 64, VolumeState::New, 1).await;
+    assert!(matches!(taken, Err(StoreError::VolumeTaken)));
+    let writer = create("writer", mount("a", false, None)).await.unwrap();
+    assert_eq!(writer.spec.volumes, [mount("a", false, None)]);
+    for readonly in [false, true] {
+        let refused = create("other", mount("a", readonly, Some(64))).await.unwrap_err();
+        assert!(matches!(refused, StoreError::VolumeInUse { vm, .. } if vm == "writer"));
+    }
+    let refused = create("other", mount("none", false, None)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NoVolume(name) if name == "none"));
+    assert_eq!(store.list_vms().await.unwrap().len(), 1, "what was refused leaves nothing");
+    assert_eq!(store.list_volumes().await.unwrap().len(), 1);
+    assert!(store.begin_volume_removal(named("a")).await.is_err());
+
+    store.set_volume(named("a"), VolumeState::Made, 128).await.unwrap();
+    store.delete_vm(writer.id, 2).await.unwrap();
+    create("one", mount("a", true, None)).await.unwrap();
+    create("two", mount("a", true, None)).await.unwrap();
+    assert!(create("three", mount("a", false, None)).await.is_err());
+    create("three", mount("made", false, Some(96))).await.unwrap();
+    let all = store.list_volumes().await.unwrap();
+    let users: Vec<_> = all[0].users.iter().map(|user| user.vm.as_str()).collect();
+    assert_eq!((all[0].mib, all[0].state, users), (128, VolumeState::Made, vec!["one", "two"]));
+    assert_eq!((all[1].mib, all[1].state), (96, VolumeState::New));
+
+    for vm in store.list_vms().await.unwrap() {
+        store.delete_vm(vm.id, 3).await.unwrap();
+    }
+    store.begin_volume_removal(named("a")).await.unwrap();
+    assert!(matches!(
+        create("four", mount("a", true, Some(64))).await,
+        Err(StoreError::NoVolume(_))
+    ));
+    store.delete_volume(named("a")).await.unwrap();
+    assert!(matches!(store.begin_volume_removal(named("a")).await, Err(StoreError::NoVolume(_))));
 }

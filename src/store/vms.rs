@@ -9,21 +9,27 @@ use crate::model::{
     BootProtocol, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef, PluginVersion, Vm,
     VmId, VmName, VmSpec, VmState, Workload,
 };
-use crate::store::{Store, StoreError, events, images, plugins, sqlite};
+use crate::store::{Store, StoreError, events, images, plugins, sqlite, volumes};
 
-const SELECT: &str = "SELECT v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
+const COLUMNS: &str = "v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
     l.address, v.disks, v.boot_protocol, v.workload, \
-    v.plugin, v.plugin_version, v.labels, v.image FROM vms v JOIN leases l ON l.vm_id = v.id";
+    v.plugin, v.plugin_version, v.labels, v.image";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
+
+fn select() -> String {
+    let volumes = volumes::MOUNTS_COLUMN;
+    format!("SELECT {COLUMNS}, {volumes} FROM vms v JOIN leases l ON l.vm_id = v.id")
+}
 
 impl Store {
     /// Stores a new VM with an address and its first event, as one change. `choose` picks a free
     /// address given those in use.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`], [`StoreError::NoAddress`].
+    /// [`StoreError::NameTaken`], [`StoreError::NoAddress`], [`StoreError::NoVolume`],
+    /// [`StoreError::VolumeInUse`].
     pub async fn create_vm(
         &self,
         new: NewVm,
@@ -40,6 +46,7 @@ impl Store {
             let address = choose(&leased(tx)?).ok_or(StoreError::NoAddress)?;
             tx.execute("INSERT INTO leases VALUES (?1, ?2)", params![u32::from(address), id])
                 .map_err(sqlite("lease an address"))?;
+            volumes::attach(tx, id, &new.spec.volumes, now_ms)?;
             let vm = find(tx, "v.id = ?1", &[&id])?.ok_or(StoreError::Closed)?;
             let event = events::append(tx, &vm, EventKind::Created, now_ms, "vm record created")?;
             Ok((vm, event))
@@ -96,7 +103,8 @@ impl Store {
     pub async fn list_vms(&self) -> Result<Vec<Vm>, StoreError> {
         self.transact(|tx| {
             let step = || sqlite("list VMs");
-            let mut statement = tx.prepare(&format!("{SELECT} ORDER BY v.id")).map_err(step())?;
+            let mut statement =
+                tx.prepare(&format!("{} ORDER BY v.id", select())).map_err(step())?;
             let rows = statement.query_map([], |row| Ok(read(row))).map_err(step())?;
             rows.map(|row| row.map_err(step())?).collect()
         })
@@ -170,7 +178,7 @@ pub fn find(
     condition: &str,
     params: &[&dyn rusqlite::ToSql],
 ) -> Result<Option<Vm>, StoreError> {
-    tx.query_row(&format!("{SELECT} WHERE {condition}"), params, |row| Ok(read(row)))
+    tx.query_row(&format!("{} WHERE {condition}", select()), params, |row| Ok(read(row)))
         .optional()
         .map_err(sqlite("find a VM"))?
         .transpose()
@@ -206,6 +214,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
                 .ok_or_else(|| corrupt("boot_protocol"))?,
             workload: workload_of(&text(17)?)?,
             image: images::from_text(&text(21)?)?,
+            volumes: volumes::mounts_of(&text(22)?)?,
         },
         runtime: text(2)?,
         plugin: plugin_of(&text(18)?, &text(19)?)?,

@@ -11,6 +11,7 @@ mod openapi;
 mod plugin;
 mod process;
 mod vm_access;
+mod volume;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use plugin::{
 };
 pub use process::{ProcessView, Signal, SignalBody, StartProcess, TerminalView};
 pub use vm_access::{AccessView, SignBody, SignedView};
+pub use volume::{CreateVolume, GrowVolume, VmVolume, VolumeUserView, VolumeView};
 pub use workload::WorkloadView;
 
 /// `POST /api/v1/vms`.
@@ -102,6 +104,9 @@ pub struct CreateVm {
     /// Size in MiB of the disk for what is written over the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay_mb: Option<u64>,
+    /// Volumes, mounted in this order; at most 8, and with disks together 12.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VmVolume>,
 }
 
 /// A disk in a raw file of the host.
@@ -172,6 +177,9 @@ pub struct VmView {
     /// The image that is its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<VmImageView>,
+    /// Its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VmVolume>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.

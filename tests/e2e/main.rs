@@ -23,6 +23,7 @@ mod proxy;
 mod real;
 mod servers;
 mod shutdown;
+mod volumes;
 mod vsock;
 
 use std::io::Write;

@@ -16,7 +16,7 @@ mod workload;
 pub use file::{FileEvent, FileEventKind, FileInfo, FileKind, FileList, MoveRequest};
 pub use frame::{Decoder, Frame, FrameError, FrameKind};
 pub use message::{
-    AgentInfo, GuestConfig, NetworkConfig, RootConfig, ShutdownMode, ShutdownRequest,
+    AgentInfo, GuestConfig, MountConfig, NetworkConfig, RootConfig, ShutdownMode, ShutdownRequest,
 };
 pub use observe::{ClockTime, GuestMetrics, ListeningPort};
 pub use process::{

@@ -21,6 +21,9 @@ pub struct GuestConfig {
     /// The image that becomes the root; none leaves it in the initramfs.
     #[serde(default)]
     pub root: Option<RootConfig>,
+    /// What is mounted in the root, in this order.
+    #[serde(default)]
+    pub mounts: Vec<MountConfig>,
     /// Whether to offer a shell on the serial console.
     pub console_shell: bool,
     /// What to start, once, when everything else is set.
@@ -36,6 +39,17 @@ pub struct RootConfig {
     pub persistent: bool,
     /// Folders that are made if they are missing.
     pub folders: Vec<String>,
+}
+
+/// An ext4 disk that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountConfig {
+    /// Serial of the disk.
+    pub serial: String,
+    /// Where; made if it is missing.
+    pub path: String,
+    /// Nothing is written to it.
+    pub readonly: bool,
 }
 
 /// Static IPv4 settings of `eth0`.

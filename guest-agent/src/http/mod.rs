@@ -26,7 +26,7 @@ use volant_protocol::{
 use crate::process::Processes;
 use crate::reap::Reaper;
 use crate::workload::Supervisor;
-use crate::{console, init, network, root};
+use crate::{console, init, network, root, volumes};
 
 type Answer = Response<UnsyncBoxBody<Bytes, std::io::Error>>;
 
@@ -174,6 +174,9 @@ async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, 
     if let Some(root) = config.root.as_ref().filter(|_| !entered) {
         root::enter(root).map_err(failed)?;
         network::write_names(&config).map_err(failed)?;
+    }
+    if !entered {
+        volumes::mount_all(&config.mounts).map_err(failed)?;
     }
     network::apply(&config).map_err(failed)?;
     *agent.env.lock().unwrap_or_else(PoisonError::into_inner) = config.env.clone();

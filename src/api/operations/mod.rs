@@ -18,6 +18,7 @@ mod schema;
 mod system;
 mod vm_access;
 mod vms;
+mod volumes;
 
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -167,6 +168,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         vm_access::OPERATIONS,
         exposures::OPERATIONS,
         images::OPERATIONS,
+        volumes::OPERATIONS,
         plugins::OPERATIONS,
         agui::OPERATIONS,
         access::OPERATIONS,

@@ -1,0 +1,121 @@
+//! Operations on volumes.
+
+use axum::http::Method;
+
+use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
+use crate::model::Scope;
+use crate::wire::{CreateVolume, GrowVolume, VolumeView};
+
+const DISK: Skin = Skin::Absent("a model cannot hold a disk");
+
+/// See the folder's head.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "listVolumes",
+        title: "List volumes",
+        description: "All volumes: named disks that outlive VMs, with sizes and the VMs that have \
+                      them.",
+        method: Method::GET,
+        path: "/api/v1/volumes",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Json(200, of::<Vec<VolumeView>>),
+        tool: Skin::As("volume_list"),
+        verb: Skin::As("volumes ls"),
+    },
+    Operation {
+        id: "createVolume",
+        title: "Create a volume",
+        description: "Makes an empty volume of size_mb MiB. A VM gets it when it is created, by \
+                      its field volumes.",
+        method: Method::POST,
+        path: "/api/v1/volumes",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::ADDS,
+        query: None,
+        body: Some(Body::Json(of::<CreateVolume>)),
+        answer: Answer::Json(201, of::<VolumeView>),
+        tool: Skin::As("volume_create"),
+        verb: Skin::As("volumes create"),
+    },
+    Operation {
+        id: "getVolume",
+        title: "Look at a volume",
+        description: "One volume with its size and the VMs that have it.",
+        method: Method::GET,
+        path: "/api/v1/volumes/{volume}",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Json(200, of::<VolumeView>),
+        tool: Skin::As("volume_get"),
+        verb: Skin::As("volumes inspect"),
+    },
+    Operation {
+        id: "growVolume",
+        title: "Grow a volume",
+        description: "Makes a volume larger, to size_mb MiB, while no VM that may write to it \
+                      runs; its file system follows at the next start of such a VM.",
+        method: Method::POST,
+        path: "/api/v1/volumes/{volume}/grow",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::SETS,
+        query: None,
+        body: Some(Body::Json(of::<GrowVolume>)),
+        answer: Answer::Json(200, of::<VolumeView>),
+        tool: Skin::As("volume_grow"),
+        verb: Skin::As("volumes grow"),
+    },
+    Operation {
+        id: "deleteVolume",
+        title: "Remove a volume",
+        description: "Removes a volume with everything in it; refused while a VM has it.",
+        method: Method::DELETE,
+        path: "/api/v1/volumes/{volume}",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::DESTROYS,
+        query: None,
+        body: None,
+        answer: Answer::Empty(204),
+        tool: Skin::As("volume_delete"),
+        verb: Skin::As("volumes rm"),
+    },
+    Operation {
+        id: "backupVolume",
+        title: "Back a volume up",
+        description: "The volume's disk as one zstd frame with a checksum.",
+        method: Method::GET,
+        path: "/api/v1/volumes/{volume}/backup",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Bytes("application/zstd"),
+        tool: DISK,
+        verb: Skin::As("volumes backup"),
+    },
+    Operation {
+        id: "restoreVolume",
+        title: "Restore a volume",
+        description: "Makes a new volume of a backup; the body is the backup.",
+        method: Method::PUT,
+        path: "/api/v1/volumes/{volume}/backup",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::ADDS,
+        query: None,
+        body: Some(Body::Bytes),
+        answer: Answer::Json(201, of::<VolumeView>),
+        tool: DISK,
+        verb: Skin::As("volumes restore"),
+    },
+];
