@@ -111,6 +111,8 @@ impl Orchestrator {
     pub async fn expose(&self, name: &VmName, wanted: Exposure) -> Result<Exposure, Error> {
         let handle = self.find(name)?;
         let id = handle.vm.borrow().id;
+        // One at a time, so that none comes between the look and the change.
+        let _one = self.shared.exposing.lock().await;
         let all: Vec<Exposure> =
             self.shared.handles().iter().flat_map(|handle| handle.exposures.all()).collect();
         if EXPOSED_MAX <= all.len() {

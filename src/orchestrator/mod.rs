@@ -131,6 +131,8 @@ pub struct Shared {
     tokens: access::Tokens,
     /// What the firewall leads to guests now.
     forwards: Mutex<Vec<Forward>>,
+    /// Held while a port is being exposed.
+    exposing: tokio::sync::Mutex<()>,
 }
 
 /// One VM as the registry knows it.
@@ -281,6 +283,7 @@ impl Orchestrator {
             closing: AtomicBool::new(false),
             tokens,
             forwards: Mutex::default(),
+            exposing: tokio::sync::Mutex::default(),
         });
         let this = Orchestrator { shared };
         this.shared.plugins.load(&this.shared.store).await?;

@@ -2,9 +2,11 @@
 //! Few chunks are under way; who is slow slows the other side.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 /// Chunks on the way.
 const QUEUE_LEN: usize = 4;
@@ -45,17 +47,54 @@ impl Read for Source {
     }
 }
 
-/// Writes into a queue.
+/// Writes into a queue, as long as somebody takes something out of it now and then.
 #[derive(Debug)]
-pub struct Sink(pub mpsc::Sender<Chunk>);
+pub struct Sink {
+    queue: mpsc::Sender<Chunk>,
+    patience: Duration,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Sink {
+    /// Into this queue; one that stays full for `patience` has lost its reader. Inside the runtime.
+    pub fn new(queue: mpsc::Sender<Chunk>, patience: Duration) -> Sink {
+        Sink { queue, patience, runtime: tokio::runtime::Handle::current() }
+    }
+}
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = self.queue.send_timeout(Ok(Bytes::copy_from_slice(bytes)), self.patience);
+        match self.runtime.block_on(sent) {
+            Ok(()) => Ok(bytes.len()),
+            Err(SendTimeoutError::Timeout(_)) => Err(io::ErrorKind::TimedOut.into()),
+            Err(SendTimeoutError::Closed(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stands_still_or_goes_away_is_given_up() {
+        let (sender, mut queue) = queue();
+        let mut sink = Sink::new(sender, Duration::from_millis(20));
+        let written = tokio::task::spawn_blocking(move || {
+            let kept = (0..QUEUE_LEN).map(|_| sink.write(b"abc")).collect::<io::Result<Vec<_>>>();
+            assert_eq!(kept.unwrap(), [3; QUEUE_LEN]);
+            (sink.write(b"more").unwrap_err().kind(), sink)
+        });
+        let (kind, mut sink) = written.await.unwrap();
+        assert_eq!(kind, io::ErrorKind::TimedOut);
+        assert_eq!(queue.recv().await.unwrap().unwrap(), "abc");
+        drop(queue);
+        let gone = tokio::task::spawn_blocking(move || sink.write(b"more").unwrap_err().kind());
+        assert_eq!(gone.await.unwrap(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -27,6 +28,9 @@ use crate::orchestrator::{Error, Orchestrator, Shared, now_ms};
 use crate::store::{Store, StoreError};
 use crate::sys::crash;
 use crate::vmm::DiskSpec;
+
+/// How long a client may take nothing of a backup: it holds the volume meanwhile.
+const BACKUP_STILL_MAX: Duration = Duration::from_secs(60);
 
 /// A refusal that concerns volumes.
 #[derive(Debug, thiserror::Error)]
@@ -395,7 +399,8 @@ impl Orchestrator {
         removed.await.map_err(|_| Error::Internal("removing a volume panicked"))?
     }
 
-    /// A volume as one packed stream. No VM can write to it until the stream ends.
+    /// A volume as one packed stream. No VM can write to it until the stream ends, or its reader has
+    /// stood still for [`BACKUP_STILL_MAX`].
     ///
     /// # Errors
     /// [`VolumeError::Held`] while a VM runs that may write to it.
@@ -406,17 +411,20 @@ impl Orchestrator {
         let path = self.shared.volumes.ensure(&self.shared.store, name).await?;
         let file = open(&path, true, name)?;
         let (sender, queue) = pipe::queue();
-        tokio::task::spawn_blocking(move || {
-            let failure = sender.clone();
-            let out = io::BufWriter::with_capacity(1 << 18, Sink(sender));
-            if let Err(error) = volume::pack(&file, out) {
-                tracing::warn!(%error, "a backup has broken off");
-                // A stream that just ended would look whole.
-                let _ = failure.blocking_send(Err(error));
-            }
+        let sink = Sink::new(sender, BACKUP_STILL_MAX);
+        let packing = tokio::task::spawn_blocking(move || {
+            volume::pack(&file, io::BufWriter::with_capacity(1 << 18, sink))
         });
-        Ok(futures_util::stream::unfold(queue, async |mut queue| {
-            Some((queue.recv().await?, queue))
+        let state = (queue, Some(packing));
+        Ok(futures_util::stream::unfold(state, async |(mut queue, packing)| {
+            if let Some(chunk) = queue.recv().await {
+                return Some((chunk, (queue, packing)));
+            }
+            // A stream that just ended would look whole.
+            let packed = packing?.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let error = packed.err()?;
+            tracing::warn!(%error, "a backup has broken off");
+            Some((Err(error), (queue, None)))
         }))
     }
 

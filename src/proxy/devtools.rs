@@ -1,6 +1,7 @@
 //! A session with a browser in a guest: its DevTools WebSocket is found and passed through.
 
 use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::Response;
@@ -40,7 +41,7 @@ struct Version {
 pub async fn to_browser(
     State(proxy): State<Proxy>,
     Path(path): Path<Vec<(String, String)>>,
-    query: Query<Devtools>,
+    query: Result<Query<Devtools>, QueryRejection>,
     mut request: Request,
 ) -> Response {
     let part = |wanted: &str| path.iter().find(|(key, _)| key == wanted).map(|(_, value)| value);
@@ -48,7 +49,12 @@ pub async fn to_browser(
         Ok(name) => name,
         Err(refusal) => return *refusal,
     };
-    let port = query.port.unwrap_or(PORT_DEFAULT);
+    let port = match query {
+        Ok(Query(Devtools { port })) => port.unwrap_or(PORT_DEFAULT),
+        Err(error) => {
+            return problem(StatusCode::BAD_REQUEST, "invalid_query", error.body_text(), None);
+        }
+    };
     let path = match part("path") {
         Some(path) if !path.is_empty() => format!("/{path}"),
         _ => match own_target(&proxy, &name, port).await {

@@ -14,13 +14,15 @@ use tokio::io::copy_bidirectional;
 
 use crate::model::{Kind, VmName};
 use crate::orchestrator::{Error, Orchestrator};
+use crate::proxy::deadline::Movement;
 use crate::proxy::guests::{Guests, Place};
 use crate::proxy::headers::{self, Origin};
 use crate::wire::Problem;
 
 /// How long a VM that is starting is waited for.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the guest may take to begin its answer, unless the request says otherwise.
+/// How long the guest may take to begin its answer, from the last movement of the request's body on,
+/// unless the request says otherwise.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAD_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// A request's word on both, in milliseconds.
@@ -71,7 +73,7 @@ pub struct Target {
     pub path: String,
     /// What is told of the client.
     pub origin: Origin,
-    /// How long the answer may take to begin.
+    /// How long the answer may take to begin, from the last movement of the request's body on.
     pub head_timeout: Duration,
 }
 
@@ -121,11 +123,12 @@ pub async fn forward(
     (parts.uri, parts.extensions) = (uri, axum::http::Extensions::new());
     parts.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let client = if http2 { &proxy.guests.http2 } else { &proxy.guests.http1 };
+    let (movement, body) = Movement::of(body);
     let sent = client.request(Request::from_parts(parts, body));
-    match tokio::time::timeout(head_timeout, sent).await {
-        Ok(Ok(answer)) => back(answer, upgrade).map_err(|problem| *problem),
-        Ok(Err(error)) => Err(failed(&error)),
-        Err(_) => {
+    match movement.or_still(sent, head_timeout).await {
+        Some(Ok(answer)) => back(answer, upgrade).map_err(|problem| *problem),
+        Some(Err(error)) => Err(failed(&error)),
+        None => {
             let text = "the guest did not begin its answer in time".to_owned();
             Err(problem(StatusCode::GATEWAY_TIMEOUT, "guest_timeout", text, None))
         }

@@ -2,6 +2,7 @@
 //! the client's connection into the guest's ring; nothing is buffered whole.
 
 mod actions;
+mod deadline;
 mod devtools;
 mod forward;
 mod guests;

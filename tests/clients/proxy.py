@@ -18,6 +18,7 @@ import requests
 import websocket
 
 EVENT_LATE_MAX_S = 0.1
+STRICT_FROM_S = 120
 CHUNK = 1 << 18
 
 
@@ -102,7 +103,9 @@ def check_events(url, token, seconds):
     median, worst = late[len(late) // 2], late[-1]
     print(f"{len(late)} events in {seconds} s, late by {median:.4f} s in the middle, {worst:.4f} at worst")
     assert seconds * 3 < len(late), "the stream was cut"
-    assert late[len(late) * 95 // 100] < EVENT_LATE_MAX_S, late[-20:]
+    # Each of them in the long run; in the short one, which shares its machine, a pause may cost a few.
+    counted = late if STRICT_FROM_S <= seconds else late[: len(late) * 95 // 100 + 1]
+    assert counted[-1] < EVENT_LATE_MAX_S, late[-20:]
 
 
 def check_transfer(url, token, mib):
@@ -140,8 +143,7 @@ def check_transfer(url, token, mib):
             digest.update(block)
             return block
 
-    # The answer begins after the body's end, and the deadline counts from the request's head.
-    headers["Volant-Timeout-Ms"] = "3600000"
+    # The answer begins after the body's end, and that may be long after the request's head.
     answer = requests.put(url + "/", data=Body(), headers=headers, timeout=3600)
     assert answer.status_code == 200, answer.text
     assert answer.text == digest.hexdigest(), "what went up has another checksum"

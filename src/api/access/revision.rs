@@ -21,14 +21,16 @@ fn etag(body: &[u8]) -> String {
     format!("\"{digits}\"")
 }
 
-/// Whether a header names the revision, or any (`*`).
+/// Whether a header names the revision, or any (`*`). Weak tags are as good as others to a reader, and
+/// never the same to a change (RFC 9110, 13.1.1 and 13.1.2).
 fn names(request: &Request, header: &HeaderName, etag: &str) -> Option<bool> {
     let mut values = request.headers().get_all(header).iter().peekable();
     values.peek()?;
     let texts = values.filter_map(|value| value.to_str().ok());
     let mut tags = texts.flat_map(|text| text.split(',')).map(str::trim);
-    // Weak or not makes no difference to a reader.
-    Some(tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag))
+    let plain =
+        |tag| if header == header::IF_MATCH { tag } else { str::trim_start_matches(tag, "W/") };
+    Some(tags.any(|tag| tag == "*" || plain(tag) == etag))
 }
 
 /// Whether a change may go on: its `If-Match`, if it has one, names the VM that it is about as it is
