@@ -129,7 +129,7 @@ fn an_image_is_pulled_serves_and_keeps_what_is_written() {
     assert_eq!(String::from_utf8_lossy(&out.stdout), "/opt/odd/file\n", "{out:?}");
     ok(&daemon, &["vms", "create", "plain", "--memory", "192"]);
     let (image, plain) = (ready_us(&daemon, "two"), ready_us(&daemon, "plain"));
-    // One start of each says nothing: docs/images.md has the figure and its target.
+    // One start of each says little: tests/bench/images.rs holds the median to its target.
     println!("ready after {image} us, without an image after {plain} us");
     ok(&daemon, &["vms", "delete", "plain"]);
 
