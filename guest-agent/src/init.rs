@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use volant_protocol::{ShutdownMode, ShutdownRequest};
 
 use crate::http::Agent;
+use crate::observe;
 use crate::volumes;
 
 /// The VMM ends the machine when a byte is written here: 1 power off, 2 reset.
@@ -85,6 +86,7 @@ pub fn shut_down_on_signals(agent: &Arc<Agent>) -> std::io::Result<()> {
 /// Ends all processes, syncs, and ends the machine.
 pub async fn shut_down(request: ShutdownRequest) {
     signal_all(Signal::TERM);
+    hang_up();
     until_alone(Duration::from_millis(request.grace_ms)).await;
     signal_all(Signal::KILL);
     // Until they are gone their files are open, and no file system can be brought to rest.
@@ -107,14 +109,33 @@ fn signal_all(signal: Signal) {
     unsafe { libc::kill(-1, signal.as_raw()) };
 }
 
+/// An interactive shell takes no notice of SIGTERM; that its terminal is gone it does notice.
+/// Only the leader of a terminal's session is told: to others SIGHUP may mean to reload.
+fn hang_up() {
+    let leads_terminal = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        is_terminal_leader(*pid, &stat)
+    };
+    for pid in observe::pids().filter(leads_terminal) {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(pid, libc::SIGHUP) };
+    }
+}
+
+/// Reads session and controlling terminal out of /proc/PID/stat (proc_pid_stat(5), fields 6 and
+/// 7). The command before them is in brackets and may hold anything.
+fn is_terminal_leader(pid: i32, stat: &str) -> bool {
+    let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = after.split_whitespace().skip(3).map(|field| field.parse::<i32>().ok());
+    let (session, terminal) = (fields.next().flatten(), fields.next().flatten());
+    session == Some(pid) && terminal.is_some_and(|terminal| terminal != 0)
+}
+
 /// Whether any process but this one is alive; kernel threads have no command line.
 fn others_live() -> bool {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let is_pid =
-            name.to_str().is_some_and(|n| n != "1" && n.bytes().all(|b| b.is_ascii_digit()));
-        is_pid && std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty())
+    observe::pids().any(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline"));
+        pid != 1 && line.is_ok_and(|line| !line.is_empty())
     })
 }
 
@@ -136,4 +157,19 @@ fn end(mode: ShutdownMode) {
         ShutdownMode::Reboot => RebootCommand::Restart,
     };
     let _ = rustix::system::reboot(command);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaders_of_terminals_are_told_from_others() {
+        let leads = |stat| is_terminal_leader(36, stat);
+        assert!(leads("36 (sh) S 1 36 36 1088 36 4194560 120"));
+        assert!(leads("36 (a ) 1 0 (b) S 1 36 36 -1 36 4194560 120"), "a name may hold anything");
+        assert!(!leads("36 (sh) S 1 36 36 0 -1 4194560 120"), "a session without a terminal");
+        assert!(!leads("36 (vi) S 12 36 12 1088 36 4194560 120"), "a member");
+        assert!(!leads("") && !leads("36 (sh") && !leads("36 (sh) S 1"));
+    }
 }

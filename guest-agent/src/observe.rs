@@ -84,7 +84,8 @@ fn disk() -> (u64, u64) {
     (bytes(disk.f_blocks), bytes(disk.f_blocks.saturating_sub(disk.f_bfree)))
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+/// Ids of all processes.
+pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 #[derive(Clone, Debug)]
 pub struct Reaper {
     waiting: Arc<Mutex<HashMap<i32, oneshot::Sender<WaitStatus>>>>,
+    closed: Arc<AtomicBool>,
 }
 
 /// A started process.
@@ -38,7 +40,7 @@ impl Reaper {
     /// # Errors
     /// The handler cannot be installed.
     pub fn start() -> std::io::Result<Reaper> {
-        let reaper = Reaper { waiting: Arc::default() };
+        let reaper = Reaper { waiting: Arc::default(), closed: Arc::default() };
         let mut children = signal(SignalKind::child())?;
         let own = reaper.clone();
         tokio::spawn(async move {
@@ -52,8 +54,11 @@ impl Reaper {
     /// Starts a process. Std's `Child` is used for its pipes only and never waited for.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// It cannot be started, or the guest is ending.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<Started> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("the guest is shutting down"));
+        }
         let mut child = command.spawn()?;
         let raw = i32::try_from(child.id()).map_err(std::io::Error::other)?;
         let pid = Pid::from_raw(raw).ok_or_else(|| std::io::Error::other("pid 0"))?;
@@ -62,6 +67,11 @@ impl Reaper {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Ok(Started { pid, stdin, stdout, stderr, exit })
+    }
+
+    /// Starts nothing any more: the guest ends, and what is started anew would hold that up.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<i32, oneshot::Sender<WaitStatus>>> {

@@ -1,8 +1,12 @@
 //! The daemon's own end: guests are asked, waited for, and ended when their time is over.
 
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use crate::daemon::Daemon;
+
+/// Less than a guest gets for its processes to end, before they are killed.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 #[test]
 fn a_daemon_that_is_told_to_end_lets_its_guests_finish() {
@@ -32,4 +36,13 @@ fn a_daemon_that_is_told_to_end_lets_its_guests_finish() {
         daemon.wait_for_status(vm, "stopped");
         assert!(daemon.ctl(&["vms", "start", vm]).status.success());
     }
+
+    // A shell on a terminal ignores SIGTERM, as the one on the console does.
+    let shell = serde_json::json!({ "argv": ["sh", "-i"], "terminal": { "cols": 80, "rows": 25 } });
+    let started = daemon.client().post("/api/v1/vms/polite/processes", &shell);
+    assert_eq!(started.status, 201, "{started:?}");
+    let began = Instant::now();
+    assert!(daemon.ctl(&["vms", "stop", "polite"]).status.success());
+    let took = began.elapsed();
+    assert!(took < PATIENCE, "a guest in which nobody is busy ended after {took:?}");
 }

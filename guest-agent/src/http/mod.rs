@@ -78,6 +78,7 @@ impl Agent {
             let spent_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             request.grace_ms = request.grace_ms.saturating_sub(spent_ms);
         }
+        self.reaper.close();
         init::shut_down(request).await;
     }
 
