@@ -2,7 +2,8 @@
 # Builds one of the suites that need guests, and runs it where /dev/kvm is: on this machine, or in
 # devvms of its own that are taken down at the end, whatever happens.
 #
-#   suite.sh e2e [FILTER…]                    one test after another, spread over several devvms
+#   suite.sh e2e [FILTER…]                    one test after another, spread over several devvms;
+#                                             `clients` (clients.sh) is one of them
 #   suite.sh bench|stress [ARGUMENTS FOR THE TEST PROGRAM…]
 #
 # A run waits for another one of the same suite, unless SUITE_NAME gives it places of its own.
@@ -99,6 +100,23 @@ next_test() {
     exec 6>&-
 }
 
+# Clients of other makers have a place of their own, so that this worker's stands still meanwhile.
+run_test() {
+    if [[ $1 == clients ]]; then
+        VOLANT_TEST_DAEMON=$volantd "$here/clients.sh" </dev/null
+    else
+        run_program $test_minutes_max --exact "$1"
+    fi
+}
+
+# Prints the names of the tests that contain one of these words, of all without one.
+list_tests() {
+    local word
+    "$program" --list --format terse "$@" | sed -n 's/: test$//p'
+    (($# > 0)) || set -- clients
+    for word; do [[ clients != *"$word"* ]] || { echo clients && break; }; done
+}
+
 worker() {
     local name began
     export DEVVM_NAME=$1
@@ -106,7 +124,7 @@ worker() {
     if [[ $place == devvm ]]; then "$here/selftest"; fi
     while name=$(next_test) && [[ -n $name ]]; do
         began=$EPOCHSECONDS
-        if run_program $test_minutes_max --exact "$name" >"$lists/$name.log" 2>&1; then
+        if run_test "$name" >"$lists/$name.log" 2>&1; then
             echo "test $name ... ok ($((EPOCHSECONDS - began)) s)"
             echo "$name" >>"$lists/passed"
         else
@@ -121,7 +139,7 @@ run_spread() {
     local count worker name failed job
     lists=$(mktemp -d "$run/run.XXXXXX")
     touch "$lists"/{passed,durations} "$run/durations"
-    "$program" --list --format terse "$@" | sed -n 's/: test$//p' | sort >"$lists/all"
+    list_tests "$@" | sort >"$lists/all"
     # A test that is new may be long.
     awk 'FILENAME == ARGV[1] { took[$2] = $1; next } { print ($1 in took ? took[$1] : 999), $1 }' \
         "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 >"$lists/names"

@@ -33,8 +33,5 @@ install_kernel_tools
 install_devvm_tools
 kernel/check.sh
 
-# Clients of other makers, against the daemon and its guests.
-"$here/clients.sh"
-
 # In place of this script: whoever stops it stops the suite, which then takes its devvm down.
 exec "$here/suite.sh" e2e
