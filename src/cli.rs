@@ -2,6 +2,8 @@
 
 mod access;
 mod actions;
+mod artifacts;
+mod build;
 mod expose;
 mod file;
 mod images;
@@ -18,6 +20,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AuditArgs, McpArgs, ScopeWord, TokensCommand};
 pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
+pub use artifacts::ArtifactsCommand;
+pub use build::BuildArgs;
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
@@ -177,6 +181,11 @@ pub enum CtlCommand {
     /// Bring, look at and remove images
     #[command(subcommand)]
     Images(ImagesCommand),
+    /// Build an artifact and its manifest of a Volantfile
+    Build(BuildArgs),
+    /// Look at the files that VMs are made of, beside images
+    #[command(subcommand)]
+    Artifacts(ArtifactsCommand),
     /// Make, grow, back up and remove volumes
     #[command(subcommand)]
     Volumes(VolumesCommand),
@@ -336,6 +345,22 @@ pub struct CreateArgs {
     /// What it runs
     #[command(flatten)]
     pub image: ImageArgs,
+    /// What the kernel starts from: initramfs, disk (the first one, whose own init starts the agent) or
+    /// disk-without-agent
+    #[arg(long, value_name = "WHAT")]
+    pub boot_from: Option<String>,
+    /// File with cloud-init's user data
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
+    /// File with cloud-init's meta data
+    #[arg(long, value_name = "FILE")]
+    pub meta_data: Option<PathBuf>,
+    /// File with cloud-init's network configuration
+    #[arg(long, value_name = "FILE")]
+    pub network_config: Option<PathBuf>,
+    /// Take downloads that the plugin's manifest has no checksum of
+    #[arg(long, requires = "plugin")]
+    pub insecure: bool,
     /// How an ELF kernel is entered: auto, pvh or linux64
     #[arg(long, default_value = "auto")]
     pub boot_protocol: String,

@@ -60,6 +60,31 @@ pub struct Config {
     pub log_level: String,
     /// Where images may come from, and what they may take.
     pub images: ImageSettings,
+    /// Where other files of VMs may come from.
+    pub artifacts: ArtifactSettings,
+}
+
+/// The table `[artifacts]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArtifactSettings {
+    /// Servers that manifests may name, as `images.hosts`.
+    pub hosts: Vec<String>,
+    /// Servers that are asked without TLS.
+    pub plain_http_hosts: Vec<String>,
+    /// Folders of the host whose files clients may name: kernels, initramfs, disks. Everything in
+    /// them can be read, and written as a disk, by whoever may create VMs.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Default for ArtifactSettings {
+    fn default() -> ArtifactSettings {
+        ArtifactSettings {
+            hosts: vec!["github.com".to_owned()],
+            plain_http_hosts: Vec::new(),
+            folders: ["/boot", "/srv/volant"].map(PathBuf::from).to_vec(),
+        }
+    }
 }
 
 /// The table `[images]`.
@@ -132,6 +157,7 @@ struct File {
     requests_per_second_max: Option<u32>,
     log_level: Option<String>,
     images: Option<ImageSettings>,
+    artifacts: Option<ArtifactSettings>,
 }
 
 /// Why there is no configuration.
@@ -194,6 +220,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
         log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
         images: file.images.unwrap_or_default(),
+        artifacts: file.artifacts.unwrap_or_default(),
         allow: flags.allow.or(file.allow).unwrap_or_default(),
         requests_per_second_max: flags
             .requests_per_second_max

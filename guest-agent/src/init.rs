@@ -23,6 +23,11 @@ const SIGNAL_GRACE: Duration = Duration::from_secs(5);
 /// What the kernel gets to take killed processes away.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
+/// Whether this is the guest's init, and not a service of another one.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
 /// File systems that the agent itself needs before it can call home.
 pub fn mount_first() {
     mount_at("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755");
@@ -58,7 +63,7 @@ fn mount_at(kind: &str, target: &str, flags: MountFlags, data: &str) {
 pub fn fail(reason: &str) -> ExitCode {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "volary: {reason}");
-    if std::process::id() == 1 {
+    if is_init() {
         end(ShutdownMode::Poweroff);
     }
     ExitCode::FAILURE
@@ -83,8 +88,11 @@ pub fn shut_down_on_signals(agent: &Arc<Agent>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Ends all processes, syncs, and ends the machine.
+/// Ends all processes, syncs, and ends the machine; or asks the init that this is a service of.
 pub async fn shut_down(request: ShutdownRequest) {
+    if !is_init() {
+        return ask_init().await;
+    }
     signal_all(Signal::TERM);
     hang_up();
     until_alone(Duration::from_millis(request.grace_ms)).await;
@@ -101,6 +109,19 @@ async fn until_alone(grace: Duration) {
     while tokio::time::Instant::now() < deadline && others_live() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Whatever is asked for, a reboot: it ends the machine, which a power off does not without ACPI.
+async fn ask_init() {
+    if std::path::Path::new("/run/systemd/system").exists() {
+        // systemd(1), "Signals": starts reboot.target.
+        let reboot = libc::SIGRTMIN() + 5;
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(1, reboot) };
+        return;
+    }
+    // Without it the host ends the machine when its patience does.
+    let _ = tokio::process::Command::new("/sbin/reboot").status().await;
 }
 
 fn signal_all(signal: Signal) {
@@ -139,7 +160,8 @@ fn others_live() -> bool {
     })
 }
 
-fn end(mode: ShutdownMode) {
+/// Ends the machine at once.
+pub fn end(mode: ShutdownMode) {
     let byte: u8 = match mode {
         ShutdownMode::Poweroff => 1,
         ShutdownMode::Reboot => 2,

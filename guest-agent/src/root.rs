@@ -33,7 +33,7 @@ pub fn enter(config: &RootConfig) -> io::Result<()> {
         }
     };
     let no_data = c"";
-    mount(&disk, LOWER, "erofs", MountFlags::RDONLY, no_data).map_err(step("mount the image"))?;
+    mount_lower(&disk).map_err(step("mount the image"))?;
     if config.persistent {
         let disk = disk_of(OVERLAY_DISK_SERIAL)?;
         mount(&disk, UPPER, "ext4", MountFlags::NOATIME, no_data)
@@ -71,6 +71,15 @@ pub fn enter(config: &RootConfig) -> io::Result<()> {
         let _ = fs::create_dir_all(folder);
     }
     Ok(())
+}
+
+/// Images are erofs; roots that were made elsewhere may be of another kind.
+fn mount_lower(disk: &str) -> Result<(), rustix::io::Errno> {
+    let mount_as = |kind: &str| mount(disk, LOWER, kind, MountFlags::RDONLY, c"");
+    mount_as("erofs").or_else(|error| match error {
+        rustix::io::Errno::INVAL => mount_as("squashfs").or_else(|_| mount_as("ext4")),
+        other => Err(other),
+    })
 }
 
 /// The folders for what is written. The upper one is what the root looks like: it has to look as the

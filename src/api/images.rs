@@ -153,7 +153,10 @@ fn credentials(auth: RegistryAuth) -> Result<Credentials, Refusal> {
 
 /// Answers at the end, or, if the client takes server-sent events, with `progress` and then `done`
 /// or `error`. The work goes on when the client goes.
-async fn answer<T, F>(
+///
+/// # Errors
+/// A problem, before any event.
+pub async fn answer<T, F>(
     headers: &HeaderMap,
     work: impl FnOnce(ProgressSender) -> F,
 ) -> Result<Response, Refusal>

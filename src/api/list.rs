@@ -217,6 +217,8 @@ mod tests {
                 boot_protocol: BootProtocol::Auto,
                 image: None,
                 volumes: Vec::new(),
+                boot_from: crate::model::BootFrom::Initramfs,
+                cloud_init: None,
                 workload: None,
             },
             runtime: "default".to_owned(),

@@ -2,8 +2,10 @@
 
 mod access;
 mod agui;
+mod artifacts;
 mod audit;
 mod body;
+mod builds;
 mod channel;
 mod console;
 mod error;
@@ -77,6 +79,8 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         )
         .route("/api/v1/plugins/{plugin}/artifacts/{artifact}", get(plugin_artifacts::get))
         .route("/api/v1/schemas/plugin-manifest", get(plugins::schema))
+        .route("/api/v1/plugins/{plugin}/fetch", post(artifacts::fetch))
+        .route("/api/v1/artifacts", get(artifacts::list))
         .route("/api/v1/images", get(images::list))
         .route("/api/v1/images/pull", post(images::pull))
         .route("/api/v1/images/prune", post(images::prune))
@@ -106,6 +110,8 @@ pub fn router(orchestrator: Orchestrator) -> Router {
 fn streams() -> Router<Orchestrator> {
     Router::new()
         .route("/api/v1/images/import", post(images::import))
+        .route("/api/v1/builds", post(builds::build))
+        .route("/api/v1/artifacts/{digest}", get(builds::artifact))
         .route("/api/v1/volumes/{volume}/backup", get(volumes::backup).put(volumes::restore))
         .route("/api/v1/vms/{name}/processes/{id}/stdin", post(processes::write))
         .route("/api/v1/vms/{name}/files/content", get(files::read).put(files::write))

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    AuditEntry, BootProtocol, Disk, Event, Image, ImageRoot, ImageWish, InvalidSpec, Overlay,
-    PluginArtifact, Token, Vm, VmName, VmState, VolumeMount, VolumeName,
+    AuditEntry, BootFrom, BootProtocol, CloudInit, Disk, Event, Image, ImageRoot, ImageWish,
+    InvalidSpec, Overlay, PluginArtifact, Token, Vm, VmName, VmState, VolumeMount, VolumeName,
 };
 use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
 use crate::wire::{
-    ArtifactView, AuditView, BootStepView, BootView, CreateVm, DiskView, EventView, ExitView,
-    ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, VmVolume,
+    ArtifactView, AuditView, BootStepView, BootView, CloudInitBody, CreateVm, DiskView, EventView,
+    ExitView, ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, VmVolume,
     WorkloadView,
 };
 
@@ -49,6 +49,7 @@ pub fn vm(vm: &Vm) -> VmView {
         disks: vm.spec.disks.iter().map(disk).collect(),
         image: vm.spec.image.as_ref().map(image_root),
         volumes: vm.spec.volumes.iter().map(volume).collect(),
+        boot_from: vm.spec.boot_from.as_str().to_owned(),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
@@ -93,6 +94,17 @@ fn mount(volume: VmVolume) -> Result<VolumeMount, InvalidSpec> {
     let VmVolume { name, path, readonly } = volume;
     let volume = VolumeName::try_from(name.as_str())?;
     Ok(VolumeMount { volume, path, readonly, make_mib: None })
+}
+
+fn boot_from(word: &str) -> Result<BootFrom, crate::orchestrator::Error> {
+    let reason = || "initramfs, disk or disk-without-agent".to_owned();
+    let known = BootFrom::from_word(word);
+    Ok(known.ok_or_else(|| InvalidSpec { field: "boot_from", reason: reason() })?)
+}
+
+fn cloud_init(body: CloudInitBody) -> CloudInit {
+    let CloudInitBody { user_data, meta_data, network_config } = body;
+    CloudInit { user_data, meta_data, network_config }
 }
 
 fn image_root(image: &ImageRoot) -> VmImageView {
@@ -146,7 +158,8 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         reason: "auto, pvh or linux64".to_owned(),
     });
     let volumes: Result<Vec<_>, InvalidSpec> = body.volumes.into_iter().map(mount).collect();
-    let disk = |disk: DiskView| Disk { path: disk.path.into(), readonly: disk.readonly };
+    let disk =
+        |disk: DiskView| Disk { path: disk.path.into(), readonly: disk.readonly, private: false };
     Ok(VmRequest {
         name: VmName::try_from(body.name.as_str())?,
         runtime: body.runtime,
@@ -162,6 +175,9 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         boot_protocol: boot_protocol.map_err(crate::orchestrator::Error::from)?,
         image: wish(body.image, body.command, body.ephemeral, body.overlay_mb)?,
         volumes: volumes.map_err(crate::orchestrator::Error::from)?,
+        insecure: body.insecure,
+        boot_from: body.boot_from.as_deref().map(boot_from).transpose()?,
+        cloud_init: body.cloud_init.map(cloud_init),
     })
 }
 

@@ -52,15 +52,14 @@ pub enum FetchError {
         address: IpAddr,
     },
     /// It does not resolve, does not answer, or breaks off.
-    #[error("{step} {host:?}")]
+    #[error("cannot {step} {host:?}: {cause}")]
     Network {
         /// The attempted step.
         step: &'static str,
         /// The host.
         host: String,
         /// Why.
-        #[source]
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// It sends on and on.
     #[error("more than {REDIRECTS_MAX} redirections")]
@@ -268,7 +267,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 fn network(step: &'static str, place: &Place) -> impl FnOnce(std::io::Error) -> FetchError + use<> {
     let host = place.host.clone();
-    move |source| FetchError::Network { step, host, source }
+    move |cause| FetchError::Network { step, host, cause }
 }
 
 fn late(step: &'static str, place: &Place) -> FetchError {

@@ -18,10 +18,11 @@ const APPLETS_BEGIN: &[u8] = b"\0[\0[[\0";
 /// More names than busybox has; the end is the first byte that no name has.
 const APPLETS_MAX: usize = 1024;
 /// Folders of the image, mount points included.
-const FOLDERS: &[&str] =
+pub const FOLDERS: &[&str] =
     &["bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr", "var"];
 /// Links, so that every usual path finds the applets.
-const LINKS: &[(&str, &str)] = &[("sbin", "bin"), ("usr/bin", "../bin"), ("usr/sbin", "../bin")];
+pub const LINKS: &[(&str, &str)] =
+    &[("sbin", "bin"), ("usr/bin", "../bin"), ("usr/sbin", "../bin")];
 const FILES: &[(&str, &str)] = &[
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
@@ -72,6 +73,23 @@ fn read(path: &Path) -> Result<Vec<u8>, ArtifactError> {
 }
 
 fn build(volary: &[u8], busybox: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut image = entries(volary, busybox)?;
+    cpio::newc::trailer(&mut image.bytes)?;
+    Ok(image.bytes)
+}
+
+/// The default image without its end, for those that put more into it, and the last inode's number.
+///
+/// # Errors
+/// [`ArtifactError`].
+pub fn base(volary: &Path, busybox: Option<&Path>) -> Result<(Vec<u8>, u32), ArtifactError> {
+    let busybox = busybox.map(read).transpose()?.unwrap_or_default();
+    let image = entries(&read(volary)?, &busybox);
+    let image = image.map_err(|error| unusable(volary, format!("cannot be packed: {error}")))?;
+    Ok((image.bytes, image.inode))
+}
+
+fn entries(volary: &[u8], busybox: &[u8]) -> std::io::Result<Image> {
     let mut image = Image { bytes: Vec::new(), inode: 0 };
     for folder in FOLDERS {
         let mode = if *folder == "tmp" { 0o1777 } else { 0o755 };
@@ -92,8 +110,7 @@ fn build(volary: &[u8], busybox: &[u8]) -> std::io::Result<Vec<u8>> {
             image.add(&format!("bin/{applet}"), S_IFLNK | 0o777, b"busybox")?;
         }
     }
-    cpio::newc::trailer(&mut image.bytes)?;
-    Ok(image.bytes)
+    Ok(image)
 }
 
 struct Image {

@@ -1,10 +1,17 @@
 //! Kernels, initramfs images, disks and OCI images: opened with care, since clients name them.
 
+pub mod build;
+mod download;
 mod erofs;
 pub mod ext4;
 pub mod fetch;
+pub mod folders;
 mod initramfs;
 pub mod oci;
+pub mod partition;
+mod qcow2;
+pub mod seed;
+pub mod source;
 pub mod store;
 mod tree;
 pub mod volume;
@@ -13,6 +20,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use folders::Folders;
 
 pub use initramfs::default_initramfs;
 
@@ -51,8 +60,8 @@ fn unusable(path: &Path, reason: impl Into<String>) -> ArtifactError {
 ///
 /// # Errors
 /// [`ArtifactError::Unusable`] for a missing, truncated or foreign file.
-pub fn open_kernel(path: &Path) -> Result<File, ArtifactError> {
-    let file = open(path, Access::default())?;
+pub fn open_kernel(path: &Path, named: NamedBy<'_>) -> Result<File, ArtifactError> {
+    let file = open(path, Access::default(), named)?;
     let mut magic = [0u8; 20];
     (&file).read_exact(&mut magic).map_err(|_| unusable(path, "is too short to be a kernel"))?;
     if &magic[..4] == b"\x7fELF" {
@@ -69,8 +78,8 @@ pub fn open_kernel(path: &Path) -> Result<File, ArtifactError> {
 ///
 /// # Errors
 /// [`ArtifactError`].
-pub fn open_initramfs(path: &Path) -> Result<File, ArtifactError> {
-    open(path, Access::default())
+pub fn open_initramfs(path: &Path, named: NamedBy<'_>) -> Result<File, ArtifactError> {
+    open(path, Access::default(), named)
 }
 
 /// Opens a disk: a regular file or block device, not empty. A disk that is written to is locked
@@ -78,8 +87,8 @@ pub fn open_initramfs(path: &Path) -> Result<File, ArtifactError> {
 ///
 /// # Errors
 /// [`ArtifactError::Unusable`] for a missing file, one of another kind, or one in use.
-pub fn open_disk(path: &Path, readonly: bool) -> Result<File, ArtifactError> {
-    let file = open(path, Access { write: !readonly, block_device: true })?;
+pub fn open_disk(path: &Path, readonly: bool, named: NamedBy<'_>) -> Result<File, ArtifactError> {
+    let file = open(path, Access { write: !readonly, block_device: true }, named)?;
     let locked = if readonly { file.try_lock_shared() } else { file.try_lock() };
     match locked {
         Ok(()) => Ok(file),
@@ -94,8 +103,17 @@ pub fn open_disk(path: &Path, readonly: bool) -> Result<File, ArtifactError> {
 ///
 /// # Errors
 /// [`ArtifactError::Unusable`] for a missing file or one of another kind.
-pub fn look_at_disk(path: &Path) -> Result<(), ArtifactError> {
-    open(path, Access { write: false, block_device: true }).map(drop)
+pub fn look_at_disk(path: &Path, named: NamedBy<'_>) -> Result<(), ArtifactError> {
+    open(path, Access { write: false, block_device: true }, named).map(drop)
+}
+
+/// Who has said where a file is.
+#[derive(Clone, Copy, Debug)]
+pub enum NamedBy<'a> {
+    /// The configuration, or this program.
+    Daemon,
+    /// A client, who may name files in these folders.
+    Client(&'a Folders),
 }
 
 /// What a file is opened for.
@@ -106,11 +124,19 @@ struct Access {
 }
 
 /// Opens without blocking on a FIFO and looks before it trusts.
-fn open(path: &Path, access: Access) -> Result<File, ArtifactError> {
+fn open(path: &Path, access: Access, named: NamedBy<'_>) -> Result<File, ArtifactError> {
     if !path.is_absolute() {
         return Err(unusable(path, "is not an absolute path"));
     }
-    let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+    let handle = match named {
+        NamedBy::Daemon => None,
+        NamedBy::Client(folders) => Some(File::from(folders.find(path, access.write)?)),
+    };
+    let meta = match &handle {
+        Some(handle) => handle.metadata(),
+        None => std::fs::metadata(path),
+    };
+    let meta = meta.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => unusable(path, "does not exist"),
         _ => unusable(path, format!("cannot be looked at: {error}")),
     })?;
@@ -128,12 +154,13 @@ fn open(path: &Path, access: Access) -> Result<File, ArtifactError> {
         return Err(unusable(path, wrong));
     }
     // O_NONBLOCK: what was looked at may have become a FIFO by now.
-    OpenOptions::new()
-        .read(true)
-        .write(access.write)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|source| ArtifactError::Host { step: "open", path: path.to_owned(), source })
+    let mut options = OpenOptions::new();
+    options.read(true).write(access.write).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
+    let opened = match handle {
+        Some(handle) => folders::reopen(&handle.into(), &options),
+        None => options.open(path),
+    };
+    opened.map_err(|source| ArtifactError::Host { step: "open", path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -161,10 +188,10 @@ mod tests {
             ("socket", "is a socket"),
         ];
         for (name, text) in table {
-            let reason = reason(open_kernel(&path(name)));
+            let reason = reason(open_kernel(&path(name), NamedBy::Daemon));
             assert!(reason.contains(text), "{name}: {reason}");
         }
-        assert!(reason(open_kernel(Path::new("vmlinux"))).contains("absolute"));
+        assert!(reason(open_kernel(Path::new("vmlinux"), NamedBy::Daemon)).contains("absolute"));
     }
 
     #[test]
@@ -172,12 +199,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         std::fs::write(&path, [0; 512]).unwrap();
-        let reader = open_disk(&path, true).unwrap();
-        let another = open_disk(&path, true).unwrap();
-        assert!(reason(open_disk(&path, false)).contains("in use"));
+        let reader = open_disk(&path, true, NamedBy::Daemon).unwrap();
+        let another = open_disk(&path, true, NamedBy::Daemon).unwrap();
+        assert!(reason(open_disk(&path, false, NamedBy::Daemon)).contains("in use"));
         drop((reader, another));
-        let _writer = open_disk(&path, false).unwrap();
-        assert!(reason(open_disk(&path, true)).contains("in use"));
-        assert!(reason(open_disk(folder.path(), true)).contains("is a directory"));
+        let _writer = open_disk(&path, false, NamedBy::Daemon).unwrap();
+        assert!(reason(open_disk(&path, true, NamedBy::Daemon)).contains("in use"));
+        assert!(reason(open_disk(folder.path(), true, NamedBy::Daemon)).contains("is a directory"));
     }
 }

@@ -5,6 +5,8 @@
 //! blobs/HEX      layers and documents as they came, by their SHA-256
 //! partial/HEX    a download that goes on where it was cut
 //! roots/HEX      read-only roots, by the layers that they are made of
+//! artifacts/HEX  other files that VMs are made of, by their SHA-256
+//! disks/HEX      raw disks, by the SHA-256 of the packed ones that they are made of
 //! tmp/           what is being written; emptied at start
 //! ```
 //!
@@ -27,7 +29,7 @@ use crate::model::Digest;
 const COPY_LEN: usize = 1 << 18;
 
 /// What kind of thing a digest names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Layers and documents.
     Blob,
@@ -35,17 +37,34 @@ pub enum Kind {
     Partial,
     /// Read-only roots.
     Root,
+    /// Other files that VMs are made of.
+    Artifact,
+    /// Raw disks made of packed ones.
+    Disk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Blob, Kind::Partial, Kind::Root];
+    pub const ALL: [Kind; 5] = [Kind::Blob, Kind::Partial, Kind::Root, Kind::Artifact, Kind::Disk];
 
     fn folder(self) -> &'static str {
         match self {
             Kind::Blob => "blobs",
             Kind::Partial => "partial",
             Kind::Root => "roots",
+            Kind::Artifact => "artifacts",
+            Kind::Disk => "disks",
+        }
+    }
+
+    /// The word for one.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Blob => "blob",
+            Kind::Partial => "partial",
+            Kind::Root => "root",
+            Kind::Artifact => "artifact",
+            Kind::Disk => "disk",
         }
     }
 }
@@ -95,6 +114,17 @@ impl ImageStore {
     /// Where something is or would be.
     pub fn path(&self, kind: Kind, digest: Digest) -> PathBuf {
         self.root.join(kind.folder()).join(digest.hex())
+    }
+
+    /// The folders of what clients' VMs open by path.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        [Kind::Artifact, Kind::Disk].map(|kind| self.root.join(kind.folder())).to_vec()
+    }
+
+    /// What a path of this store names.
+    pub fn named_by(&self, path: &Path) -> Option<(Kind, Digest)> {
+        let digest = Digest::from_hex(path.file_name()?.to_str()?)?;
+        Kind::ALL.into_iter().find(|kind| self.path(*kind, digest) == path).map(|k| (k, digest))
     }
 
     /// Bytes of something, if it is there.

@@ -62,32 +62,59 @@ pub fn pack(file: &File, out: impl Write) -> io::Result<()> {
     let len = file.metadata()?.len();
     let mut out = zstd::stream::write::Encoder::new(out, LEVEL)?;
     out.include_checksum(true)?;
-    let (mut buffer, zeros) = (vec![0; STEP_LEN], vec![0; STEP_LEN]);
+    let mut at = 0;
+    each_data(file, len, |data, bytes| {
+        write_zeros(&mut out, data - at)?;
+        at = data + bytes.len() as u64;
+        out.write_all(bytes)
+    })?;
+    write_zeros(&mut out, len - at)?;
+    out.finish()?.flush()
+}
+
+fn write_zeros(out: &mut impl Write, len: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(len), out).map(drop)
+}
+
+/// Copies a disk into an empty file: by reference where the host's file system can, else its data and
+/// not its holes.
+///
+/// # Errors
+/// The host's.
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return to.sync_data();
+    }
+    let len = from.metadata()?.len();
+    each_data(from, len, |at, bytes| to.write_all_at(bytes, at))?;
+    to.set_len(len)?;
+    to.sync_data()
+}
+
+/// Gives what is no hole to `each`, in order and in steps.
+fn each_data(
+    file: &File,
+    len: u64,
+    mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; STEP_LEN];
     let mut at = 0;
     while at < len {
-        let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.min(len),
+        at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
             // Nothing but a hole from here on.
-            Err(rustix::io::Errno::NXIO) => len,
+            Err(rustix::io::Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        while at < data {
-            let count = (data - at).min(STEP);
-            out.write_all(&zeros[..usize::try_from(count).unwrap_or(STEP_LEN)])?;
-            at += count;
-        }
-        if at == len {
-            break;
-        }
         let hole = rustix::fs::seek(file, SeekFrom::Hole(at))?.min(len);
         while at < hole {
             let count = usize::try_from((hole - at).min(STEP)).unwrap_or(STEP_LEN);
             file.read_exact_at(&mut buffer[..count], at)?;
-            out.write_all(&buffer[..count])?;
+            each(at, &buffer[..count])?;
             at += count as u64;
         }
     }
-    out.finish()?.flush()
+    Ok(())
 }
 
 /// Unpacks a disk of at most `len_max` bytes into an empty file. Zeros become holes. Its length.

@@ -44,6 +44,17 @@ pub enum PluginsCommand {
     },
     /// Call an action of any ready VM of a plugin
     Action(PluginActionArgs),
+    /// Bring what its VMs are made of: files by address and checksum, images
+    Fetch {
+        /// Name of the plugin
+        name: String,
+        /// Version of the plugin; the current one if absent
+        #[arg(long)]
+        version: Option<String>,
+        /// Take downloads that the manifest has no checksum of
+        #[arg(long)]
+        insecure: bool,
+    },
     /// Remove a plugin that no VM is made of, with all its versions
     Remove {
         /// Name of the plugin

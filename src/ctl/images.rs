@@ -113,7 +113,10 @@ async fn import(
 }
 
 /// Sends a request that is answered by events: progress, and at the end a result or a problem.
-async fn follow<T: DeserializeOwned>(
+///
+/// # Errors
+/// [`Failure`].
+pub async fn follow<T: DeserializeOwned>(
     client: &Client,
     path: &str,
     body: Body,

@@ -2,6 +2,8 @@
 
 mod access;
 mod actions;
+mod artifacts;
+mod build;
 mod client;
 mod console;
 mod copy;
@@ -66,6 +68,8 @@ async fn run(args: CtlArgs) -> Result<u8, Failure> {
     let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
     match args.command {
         CtlCommand::Images(command) => images::run(&client, command, args.output).await,
+        CtlCommand::Build(build) => build::run(&client, &build, args.output).await,
+        CtlCommand::Artifacts(command) => artifacts::run(&client, command, args.output).await,
         CtlCommand::Volumes(command) => volumes::run(&client, command, args.output).await,
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
         CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::cli::{InstallArgs, Output, PluginsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::vms::encoded;
-use crate::ctl::{actions, output, source};
+use crate::ctl::{actions, artifacts, output, source};
 use crate::plugin::{DOCUMENT_LEN_MAX, Language, value};
-use crate::wire::{PluginList, PluginView, Rollback, SetEnabled};
+use crate::wire::{FetchPlugin, PluginList, PluginView, Rollback, SetEnabled};
 
 const NO_BODY: Option<&()> = None;
 
@@ -41,6 +41,10 @@ pub async fn run(client: &Client, command: PluginsCommand, form: Output) -> Resu
             let path = path(&name, "/rollback");
             let plugin = client.json(Method::POST, &path, Some(&Rollback { version })).await?;
             output::plugins(form, &[plugin])?;
+        }
+        PluginsCommand::Fetch { name, version, insecure } => {
+            let request = FetchPlugin { version, insecure };
+            artifacts::print(form, &artifacts::fetch(client, &name, &request).await?)?;
         }
         PluginsCommand::Action(args) => return actions::of_any(client, args).await,
         PluginsCommand::Remove { name } => {

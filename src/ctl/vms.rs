@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{
-    actions, console, copy, exec, expose, files, images, logs, operations, output, processes,
-    vm_access, volumes,
+    actions, artifacts, console, copy, exec, expose, files, images, logs, operations, output,
+    processes, vm_access, volumes,
 };
-use crate::wire::{CreateVm, DiskView, PullImage, VmView};
+use crate::wire::{CloudInitBody, CreateVm, DiskView, FetchPlugin, PullImage, VmView};
 
 const NO_BODY: Option<&()> = None;
 
@@ -120,7 +120,12 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
     let volumes = args.volumes.iter().map(|text| volumes::of_vm(text)).collect::<Result<_, _>>()?;
     if let Some(reference) = args.image.image.clone() {
         bring(client, reference).await?;
+    } else if let Some(plugin) = &args.plugin {
+        let version = args.plugin_version.clone();
+        let request = FetchPlugin { version, insecure: args.insecure };
+        artifacts::fetch(client, plugin, &request).await?;
     }
+    let cloud_init = cloud_init(&args)?;
     let body = CreateVm {
         name: args.name,
         runtime: None,
@@ -143,6 +148,9 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         ephemeral: args.image.ephemeral,
         overlay_mb: args.image.overlay,
         volumes,
+        insecure: args.insecure,
+        boot_from: args.boot_from,
+        cloud_init,
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);
@@ -153,6 +161,23 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
     let vm = vm?;
     output::vms(form, std::slice::from_ref(&vm), true)?;
     if wait { came_up(&vm) } else { Ok(()) }
+}
+
+/// The documents whose files are named.
+fn cloud_init(args: &CreateArgs) -> Result<Option<CloudInitBody>, Failure> {
+    let read = |path: &Option<std::path::PathBuf>| {
+        let Some(path) = path else { return Ok(None) };
+        let text = std::fs::read_to_string(path);
+        text.map(Some).map_err(|e| Failure::local(format!("{}: {e}", path.display())))
+    };
+    let documents = CloudInitBody {
+        user_data: read(&args.user_data)?,
+        meta_data: read(&args.meta_data)?,
+        network_config: read(&args.network_config)?,
+    };
+    let CloudInitBody { user_data, meta_data, network_config } = &documents;
+    let any = user_data.is_some() || meta_data.is_some() || network_config.is_some();
+    Ok(any.then_some(documents))
 }
 
 /// Whether a VM that was waited for does what it is there for, or has done it.

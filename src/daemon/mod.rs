@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +21,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Auth, Listener, NetworkList};
 use crate::artifact;
 use crate::artifact::fetch::{Fetcher, HostPolicy};
+use crate::artifact::folders::Folders;
 use crate::artifact::oci::Limits;
+use crate::artifact::source::Sources;
 use crate::artifact::store::ImageStore;
 use crate::cli::ServeFlags;
 use crate::config::{self, Config};
@@ -151,6 +154,7 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let hypervisor = Hypervisor::new(OwnedFd::from(kvm), cpus.div_ceil(2)).context("use KVM")?;
     let store = Store::open(&config.state_dir.join("state.db"))?;
+    let images = open_images(config)?;
     let engine = EngineConfig {
         kernel: config.kernel.clone(),
         initramfs,
@@ -160,14 +164,27 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         logs: config.state_dir.join("logs"),
         log_len_max: config.log_bytes_max,
         volumes: config.state_dir.join("volumes"),
+        agent: config.agent.clone(),
+        busybox: config.busybox.clone(),
+        sources: sources(config, &images)?,
         huge_pages: config.huge_pages,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
         proxy_authority: config
             .proxy_listen
             .map(|address| format!("{}:{}", config.proxy_domain, address.port())),
     };
-    let images = open_images(config)?;
     Ok(Orchestrator::open(engine, store, network, hypervisor, images).await?)
+}
+
+fn sources(config: &Config, images: &Images) -> Result<Sources> {
+    let settings = &config.artifacts;
+    let policy = HostPolicy {
+        allowed: settings.hosts.clone(),
+        plain_http: settings.plain_http_hosts.clone(),
+    };
+    let folders = Folders { named: settings.folders.clone(), own: images.store().folders() };
+    let fetcher = Fetcher::new(policy).context("set up TLS")?;
+    Ok(Sources { fetcher, folders: Arc::new(folders) })
 }
 
 fn open_images(config: &Config) -> Result<Images> {

@@ -230,6 +230,8 @@ pub struct ImageWish {
     pub ephemeral: bool,
     /// Size of the disk for what is written, in MiB; the configured one if absent.
     pub overlay_mib: Option<u64>,
+    /// Bring it from its registry if it is not here.
+    pub bring: bool,
 }
 
 /// The image that a VM runs, as it was when the VM was made.

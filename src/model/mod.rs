@@ -4,9 +4,11 @@
 //! database nor the wire format can leak inwards.
 
 mod access;
+mod boot;
 mod event;
 mod exposure;
 mod image;
+mod medium;
 mod name;
 mod plugin;
 mod vm;
@@ -14,9 +16,11 @@ mod volume;
 mod workload;
 
 pub use access::{AuditEntry, Repeat, Scope, Token};
+pub use boot::{BootFrom, CloudInit};
 pub use event::{Event, EventKind};
 pub use exposure::{Exposure, Transport};
 pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
+pub use medium::{Medium, MediumFormat, MediumRole};
 pub use name::{InvalidName, VmName};
 pub use plugin::{
     ArtifactEntry, InvalidWord, PluginArtifact, PluginName, PluginRef, PluginVersion,

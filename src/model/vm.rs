@@ -7,7 +7,10 @@ use std::path::PathBuf;
 
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
-use crate::model::{ImageRoot, ImageWish, Overlay, PluginRef, VmName, VolumeMount, Workload};
+use crate::model::{
+    BootFrom, CloudInit, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName, VolumeMount,
+    Workload,
+};
 
 /// A VM's number: never used again after the VM is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +60,10 @@ pub struct VmSpec {
     pub image: Option<ImageRoot>,
     /// Volumes; at most [`VmSpec::VOLUMES_MAX`].
     pub volumes: Vec<VolumeMount>,
+    /// What the kernel starts from.
+    pub boot_from: BootFrom,
+    /// Seed for a guest that runs cloud-init.
+    pub cloud_init: Option<CloudInit>,
 }
 
 /// A disk in a raw file of the host.
@@ -66,6 +73,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// The guest cannot write.
     pub readonly: bool,
+    /// The guest writes to a copy of its own, which lives as long as the VM.
+    pub private: bool,
 }
 
 /// How an ELF kernel is entered. A bzImage has one way only.
@@ -163,6 +172,20 @@ impl VmSpec {
             return refuse("volumes", format!("at most {max} volumes, {both} with disks"));
         }
         VolumeMount::check(&self.volumes)?;
+        if let Some(seed) = &self.cloud_init {
+            seed.check()?;
+        }
+        if self.boot_from.is_disk() {
+            if self.disks.is_empty() || self.image.is_some() || self.initramfs.is_some() {
+                let reason = "a disk to boot from, and neither image nor initramfs".to_owned();
+                return refuse("boot_from", reason);
+            }
+            let for_agent = self.workload.is_some() || !self.volumes.is_empty();
+            if !self.boot_from.has_agent() && for_agent {
+                let reason = "nobody would start a workload or mount volumes".to_owned();
+                return refuse("boot_from", reason);
+            }
+        }
         if let Some(ImageRoot { overlay: Overlay::Persistent { mib }, .. }) = &self.image
             && !(Overlay::MIB_MIN..=Overlay::MIB_MAX).contains(mib)
         {
@@ -234,6 +257,8 @@ pub struct NewVm {
     pub labels: BTreeMap<String, String>,
     /// The image that it wishes to run; the specification has it once it has been found.
     pub image: Option<ImageWish>,
+    /// Files that are brought first; the specification has their paths then.
+    pub media: Vec<Medium>,
 }
 
 /// One step of a start, for the boot timeline.

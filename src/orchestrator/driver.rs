@@ -237,7 +237,7 @@ impl Driver {
         match outcome {
             // If it ran before the interruption was seen, the command that is next ends it.
             Ok(Started { live, exit, permit, timeline, exits, agent }) => {
-                self.handle.parts().agent = Some(agent);
+                self.handle.parts().agent = agent;
                 let monitor = self.watch_workload(&live).await;
                 self.running = Some(Running { live, exit, monitor, _permit: permit });
                 self.vm.send_modify(|vm| (vm.timeline, vm.boot_exits) = (timeline, exits));
@@ -301,14 +301,23 @@ impl Driver {
         crash::point("stop.asked");
         self.end_machine().await;
         crash::point("stop.ended");
-        let message =
-            if graceful { "vm stopped" } else { "vm stopped: the guest did not end in time" };
+        let message = match graceful {
+            true => "vm stopped",
+            false if !self.vm.borrow().spec.boot_from.has_agent() => {
+                "vm stopped: it has no agent that could have been asked"
+            }
+            false => "vm stopped: the guest did not end in time",
+        };
         self.set(VmState::Stopped, EventKind::Stopped, message).await;
     }
 
     /// Whether the guest has powered itself off within the stop timeout.
     async fn ask_guest_to_end(&mut self) -> bool {
+        let has_agent = self.vm.borrow().spec.boot_from.has_agent();
         let Some(running) = &mut self.running else { return true };
+        if !has_agent {
+            return false;
+        }
         let timeout = self.shared.config.stop_timeout;
         let asked = async {
             let vsock = running.live.machine()?.vsock();

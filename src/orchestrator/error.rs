@@ -100,6 +100,9 @@ pub enum Error {
     /// The daemon has no proxy listener.
     #[error("the daemon has no proxy listener")]
     NoProxy,
+    /// The VM was made without an agent.
+    #[error("the VM has no agent: it can be looked at by its console and its network only")]
+    NoAgent,
     /// Nothing listens on that port in the guest.
     #[error("nothing in the guest listens on port {0}")]
     PortClosed(u16),
@@ -118,6 +121,9 @@ pub enum Error {
     /// No image of that name.
     #[error("there is no image {0:?}")]
     ImageNotFound(String),
+    /// No artifact of that digest.
+    #[error("there is no artifact {0:?}")]
+    ArtifactNotFound(String),
     /// VMs run it.
     #[error("{image} is the root of {users}")]
     ImageInUse {
@@ -197,15 +203,17 @@ impl Error {
             Error::Action(error) => error.kind(),
             Error::Volume(error) => error.kind(),
             Error::Images(error) => images::classify(error).0,
-            Error::NotFound(_) | Error::TokenNotFound(_) | Error::ImageNotFound(_) => {
-                Kind::NotFound
-            }
+            Error::NotFound(_)
+            | Error::TokenNotFound(_)
+            | Error::ImageNotFound(_)
+            | Error::ArtifactNotFound(_) => Kind::NotFound,
             Error::NameTaken(_)
             | Error::TokenTaken(_)
             | Error::State { .. }
             | Error::AgentLacks(_)
             | Error::ImageInUse { .. }
             | Error::NoProxy
+            | Error::NoAgent
             | Error::PortTaken { .. } => Kind::Conflict,
             Error::ImagesBusy => Kind::Unavailable,
             Error::Reference(_) => Kind::Invalid,
@@ -253,12 +261,14 @@ impl Error {
             Error::PortTaken { .. } => "port_taken",
             Error::NoSuchAddress(_) => "invalid_exposure",
             Error::NoExposure => "exposures_exhausted",
+            Error::NoAgent => "vm_without_agent",
             Error::PortClosed(_) => "port_closed",
             Error::WaitTimeout => "wait_timeout",
             Error::ShuttingDown => "shutting_down",
             Error::Images(error) => images::classify(error).1,
             Error::Reference(_) => "invalid_reference",
             Error::ImageNotFound(_) => "image_not_found",
+            Error::ArtifactNotFound(_) => "artifact_not_found",
             Error::ImageInUse { .. } => "image_in_use",
             Error::ImagesBusy => "images_busy",
             Error::Overlay(_) => "internal",

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
 
+use crate::artifact::ArtifactError;
 use crate::artifact::fetch::{FetchError, Fetcher};
 use crate::artifact::oci::{
     self, Credentials, Fetched, ImageError, Imported, Limits, Phase, ProgressSender, RunConfig,
 };
-use crate::artifact::store::{ImageStore, Kind, Stored};
+use crate::artifact::store::{ImageStore, Stored};
 use crate::model::{self, Digest, Image, ImageReference, ImageRoot, ImageWish, NewVm, Workload};
 use crate::orchestrator::{Error, Orchestrator, now_ms};
 use crate::sys::crash;
@@ -68,7 +69,7 @@ pub struct ImageDetails {
 /// Something that a prune has removed, or would.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pruned {
-    /// `image`, `blob`, `partial` or `root`.
+    /// `image`, `blob`, `partial`, `root`, `artifact` or `disk`.
     pub kind: &'static str,
     /// Reference or digest.
     pub name: String,
@@ -89,12 +90,23 @@ impl Images {
         &self.store
     }
 
+    /// What one image may take.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Size of a VM's own disk, unless it says otherwise, in MiB.
+    pub fn overlay_mib(&self) -> u64 {
+        self.overlay_mib
+    }
+
     /// Folder of the VMs' own disks.
     pub fn overlays(&self) -> &Path {
         &self.overlays
     }
 
-    async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+    /// While the guard lives nothing is swept away.
+    pub(super) async fn enter(&self) -> OwnedRwLockReadGuard<()> {
         Arc::clone(&self.gate).read_owned().await
     }
 
@@ -184,7 +196,7 @@ impl Orchestrator {
     }
 
     /// Writes what comes into a file without a name.
-    async fn spool<E: std::error::Error + Send + Sync + 'static>(
+    pub(super) async fn spool<E: std::error::Error + Send + Sync + 'static>(
         &self,
         archive: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<std::fs::File, Error> {
@@ -302,7 +314,8 @@ impl Orchestrator {
     }
 
     /// Removes what nothing needs: files that no image refers to, downloads that were given up, and
-    /// the layers of images whose root is made; with `all` images that no VM runs as well. With
+    /// the layers of images whose root is made; with `all` images that no VM runs, and what plugins
+    /// that no VM is made of name, as well. With
     /// `dry_run` it only says what it would do.
     ///
     /// # Errors
@@ -323,27 +336,30 @@ impl Orchestrator {
                 kept.push(image);
             }
         }
-        pruned.extend(self.sweep_but(kept, true, dry_run).await?);
+        pruned.extend(self.sweep_but(kept, true, !all, dry_run).await?);
         drop(alone);
         Ok(pruned)
     }
 
     async fn sweep(&self, layers: bool, dry_run: bool) -> Result<Vec<Pruned>, Error> {
         let kept = self.shared.store.list_images().await?;
-        self.sweep_but(kept, layers, dry_run).await
+        self.sweep_but(kept, layers, true, dry_run).await
     }
 
     /// Removes the files that neither `images` nor VMs need. With `layers` those of layers as well,
-    /// which are needed for a root only until it is made.
+    /// which are needed for a root only until it is made; with `of_plugins` what installed plugins
+    /// name stays.
     async fn sweep_but(
         &self,
         images: Vec<Image>,
         layers: bool,
+        of_plugins: bool,
         dry_run: bool,
     ) -> Result<Vec<Pruned>, Error> {
         let store = Arc::clone(&self.shared.images.store);
         let of_vms: Vec<ImageRoot> =
             self.list().into_iter().filter_map(|vm| vm.spec.image).collect();
+        let media = self.needed_media(of_plugins);
         let swept = oci::blocking(move || {
             let mut needed: BTreeSet<(&str, Digest)> = BTreeSet::new();
             needed.extend(images.iter().map(|image| ("root", image.root)));
@@ -357,12 +373,8 @@ impl Orchestrator {
             }
             let mut pruned = Vec::new();
             for Stored { kind, digest, bytes } in store.list()? {
-                let word = match kind {
-                    Kind::Blob => "blob",
-                    Kind::Partial => "partial",
-                    Kind::Root => "root",
-                };
-                if needed.contains(&(word, digest)) {
+                let word = kind.as_str();
+                if needed.contains(&(word, digest)) || media.contains(&(kind, digest)) {
                     continue;
                 }
                 if !dry_run {
@@ -383,9 +395,12 @@ impl Orchestrator {
     ) -> Result<(NewVm, OwnedRwLockReadGuard<()>), Error> {
         let entered = self.shared.images.enter().await;
         let Some(wish) = new.image.take() else { return Ok((new, entered)) };
-        let ImageWish { name, digest, command, workload, ephemeral, overlay_mib } = wish;
-        let details = self.inspect_image(&name).await?;
-        if let Some(expected) = digest.filter(|digest| *digest != details.image.manifest) {
+        let details = self.details_of_wish(&wish).await?;
+        let ImageWish { digest, command, workload, ephemeral, overlay_mib, .. } = wish;
+        // A registry that was asked by the digest has answered with an index, or with the manifest.
+        let pinned = |digest: &Digest| details.image.reference.ends_with(&format!("@{digest}"));
+        let wrong = |digest: &Digest| *digest != details.image.manifest && !pinned(digest);
+        if let Some(expected) = digest.filter(wrong) {
             let (what, found) = (details.image.reference, details.image.manifest);
             return Err(Error::Images(ImageError::Digest { what, expected, found }));
         }
@@ -463,9 +478,11 @@ pub fn classify(error: &ImageError) -> (model::Kind, &'static str, Option<&'stat
             "registry_unreachable",
             Some("try again: what has been downloaded is kept"),
         ),
-        ImageError::Fetch(FetchError::HostNotAllowed(_)) => {
-            (Who::Invalid, "host_not_allowed", Some("add it to images.hosts in the configuration"))
-        }
+        ImageError::Fetch(FetchError::HostNotAllowed(_)) => (
+            Who::Invalid,
+            "host_not_allowed",
+            Some("the configuration names hosts: images.hosts, artifacts.hosts"),
+        ),
         ImageError::Fetch(FetchError::PlainHttp(_)) => (
             Who::Invalid,
             "host_not_allowed",
@@ -480,7 +497,12 @@ pub fn classify(error: &ImageError) -> (model::Kind, &'static str, Option<&'stat
         ImageError::DiskFull => {
             (Who::Exhausted, "disk_full", Some("`volantd ctl images prune` frees space"))
         }
-        ImageError::Host { .. } => (Who::Internal, "internal", None),
+        ImageError::File(ArtifactError::Unusable { .. }) => {
+            (Who::Invalid, "invalid_artifact", None)
+        }
+        ImageError::File(ArtifactError::Host { .. }) | ImageError::Host { .. } => {
+            (Who::Internal, "internal", None)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod actions;
+mod build;
 mod cmdline;
 mod console;
 mod driver;
@@ -12,6 +13,7 @@ mod expose;
 mod files;
 mod images;
 mod machine;
+mod media;
 mod monitor;
 mod overlay;
 mod pipe;
@@ -36,6 +38,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
+use crate::artifact::source::Sources;
 use crate::logs;
 use crate::model::{Event, NewVm, Vm, VmId, VmName, VmState};
 use crate::net::{Forward, Network};
@@ -59,9 +62,11 @@ pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::plugin::{Language, Refused, VmRequest, schema as manifest_schema};
 pub use crate::vmm::Console;
 pub use actions::{ActionCall, ActionError, ActionView, Interface, parse_document};
+pub use build::Built;
 pub use console::Viewer;
 pub use error::Error;
 pub use images::{ImageDetails, Images, ImagesConfig, Pruned, progress};
+pub use media::Brought;
 pub use plugins::{InstalledVersion, Plugin, PluginError};
 pub use vm_access::SignedAddress;
 pub use volant_protocol::{
@@ -96,6 +101,12 @@ pub struct EngineConfig {
     pub log_len_max: u64,
     /// Folder of the volumes.
     pub volumes: PathBuf,
+    /// Guest agent, for what is built.
+    pub agent: PathBuf,
+    /// Static busybox, for what is built; it need not be there.
+    pub busybox: PathBuf,
+    /// Where the files of VMs may come from.
+    pub sources: Sources,
     /// Whether guests' RAM is to be in huge pages.
     pub huge_pages: bool,
     /// MiB that all guests may be given in sum.
@@ -341,6 +352,7 @@ impl Orchestrator {
     /// [`Error`]; a refused VM leaves nothing behind.
     pub async fn create(&self, new: NewVm, start: bool, wait: Wait) -> Result<Vm, Error> {
         self.open_for_changes()?;
+        let (new, media_stay) = self.with_media(new, &ProgressSender::default()).await?;
         let (new, image_stays) = self.with_image(new).await?;
         new.spec.validate()?;
         start::check(&self.shared, &new.spec)?;
@@ -350,7 +362,7 @@ impl Orchestrator {
         let this = self.clone();
         // A task of its own: a caller that hangs up between store and registry must not lose a VM.
         let created = tokio::spawn(async move {
-            let _image_stays = image_stays;
+            let _stay = (media_stay, image_stays);
             this.insert(new, start).await
         });
         let (vm, answers) = created.await.map_err(|_| Error::Internal("create panicked"))??;
@@ -483,6 +495,9 @@ impl Orchestrator {
 
     async fn agent(&self, name: &VmName) -> Result<machine::GuestStream, Error> {
         let handle = self.find(name)?;
+        if !handle.vm.borrow().spec.boot_from.has_agent() {
+            return Err(Error::NoAgent);
+        }
         let state = handle.vm.borrow().state.clone();
         let vsock = handle.parts().vsock.clone();
         match (state, vsock) {
@@ -499,6 +514,9 @@ impl Orchestrator {
     /// [`Error`].
     pub fn agent_info(&self, name: &VmName) -> Result<AgentInfo, Error> {
         let handle = self.find(name)?;
+        if !handle.vm.borrow().spec.boot_from.has_agent() {
+            return Err(Error::NoAgent);
+        }
         let info = handle.parts().agent.clone();
         let state = handle.vm.borrow().state.as_str();
         info.ok_or(Error::State { state, what: "its agent has not answered yet" })

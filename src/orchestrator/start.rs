@@ -2,17 +2,19 @@
 //! what was made: every resource has an owner that cleans up.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::MemfdFlags;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use volant_protocol::{AgentInfo, GuestConfig, HOST_PORT, NetworkConfig, RootConfig};
 
 use crate::agent;
-use crate::artifact::{self, ArtifactError};
-use crate::model::{self, BootStep, Disk, Overlay, Vm, VmSpec};
+use crate::artifact::{self, ArtifactError, NamedBy, partition, seed};
+use crate::model::{self, BootStep, CloudInit, Disk, Overlay, Vm, VmSpec};
 use crate::net::{Attachment, Permit, Port};
 use crate::orchestrator::machine::{Live, accept};
 use crate::orchestrator::{Error, Shared, cmdline, overlay, volumes};
@@ -35,8 +37,8 @@ pub struct Started {
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns until the agent answered.
     pub exits: u64,
-    /// What the agent says of itself.
-    pub agent: AgentInfo,
+    /// What the agent says of itself, if there is one.
+    pub agent: Option<AgentInfo>,
 }
 
 struct Clock {
@@ -73,17 +75,20 @@ pub async fn run(
 ) -> Result<Started, String> {
     let mut clock = Clock { began, steps: Vec::new() };
     clock.mark("stored");
-    let opened = open_images(shared, &vm.spec)
-        .and_then(|(kernel, initramfs)| Ok((kernel, initramfs, open_disks(&vm.spec)?)));
-    let (kernel, initramfs, mut disks) = opened.map_err(|error| error.to_string())?;
+    let opened = open_images(shared, &vm.spec).map_err(|error| error.to_string());
+    let (kernel, initramfs) = opened?;
+    let mut disks = open_disks(shared, vm).await?;
     disks.extend(image_disks(shared, vm).await?);
     disks.extend(volumes::open_disks(shared, vm).await?);
+    let root = vm.spec.boot_from.is_disk().then(|| root_device(&disks)).transpose()?;
+    disks.extend(seed_disk(vm)?);
     clock.mark("files_open");
     let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
     let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
     let Attachment { tap, permit } = attached;
     clock.mark("tap_ready");
-    let machine = machine_spec(shared, vm, (kernel, initramfs), disks, tap);
+    let cmdline = cmdline::for_vm(vm, shared.network.config(), root.as_deref());
+    let machine = machine_spec(shared, vm, (kernel, initramfs), disks, (tap, cmdline));
     let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
     clock.mark("machine_built");
     crash::point("start.built");
@@ -96,11 +101,14 @@ pub async fn run(
     crash::point("start.resumed");
     let config = guest_config(shared, vm);
     let answered = async {
+        if !vm.spec.boot_from.has_agent() {
+            return Ok(None);
+        }
         let stream = accept(&mut listener).await.map_err(|error| error.to_string())?;
         clock.mark("agent_connected");
         let info = agent::configure(stream, &config).await.map_err(|e| super::chain(&e))?;
         clock.mark("agent_ready");
-        Ok::<AgentInfo, String>(info)
+        Ok::<Option<AgentInfo>, String>(Some(info))
     };
     let limit = shared.config.boot_timeout;
     let outcome = tokio::select! {
@@ -128,9 +136,9 @@ pub async fn run(
 fn machine_spec(
     shared: &Shared,
     vm: &Vm,
-    (kernel, initramfs): (File, File),
+    (kernel, initramfs): (File, Option<File>),
     disks: Vec<DiskSpec>,
-    tap: OwnedFd,
+    (tap, cmdline): (OwnedFd, String),
 ) -> Spec {
     let spec = &vm.spec;
     Spec {
@@ -139,8 +147,8 @@ fn machine_spec(
         memory_mib: spec.memory_mib,
         huge_pages: shared.config.huge_pages,
         kernel,
-        initramfs: Some(initramfs),
-        cmdline: cmdline::for_spec(spec),
+        initramfs,
+        cmdline,
         boot_protocol: match spec.boot_protocol {
             model::BootProtocol::Auto => BootProtocol::Auto,
             model::BootProtocol::Pvh => BootProtocol::Pvh,
@@ -160,28 +168,84 @@ fn machine_spec(
 /// The first file that cannot be used.
 pub fn check(shared: &Shared, spec: &VmSpec) -> Result<(), Error> {
     let (kernel, initramfs) = open_images(shared, spec)?;
-    check_images(&kernel, Some(&initramfs), spec.memory_mib).map_err(|error| match error {
+    check_images(&kernel, initramfs.as_ref(), spec.memory_mib).map_err(|error| match error {
         vmm::Error::Image(text) => Error::Image(text),
         vmm::Error::Host { .. } => Error::Internal("an image cannot be looked at"),
     })?;
     for disk in &spec.disks {
-        artifact::look_at_disk(&disk.path)?;
+        artifact::look_at_disk(&disk.path, by_client(shared))?;
     }
     Ok(())
 }
 
-fn open_images(shared: &Shared, spec: &VmSpec) -> Result<(File, File), ArtifactError> {
-    let kernel = spec.kernel.as_ref().unwrap_or(&shared.config.kernel);
-    let initramfs = spec.initramfs.as_ref().unwrap_or(&shared.config.initramfs);
-    Ok((artifact::open_kernel(kernel)?, artifact::open_initramfs(initramfs)?))
+fn open_images(shared: &Shared, spec: &VmSpec) -> Result<(File, Option<File>), ArtifactError> {
+    let client = by_client(shared);
+    let kernel = match &spec.kernel {
+        Some(path) => artifact::open_kernel(path, client)?,
+        None => artifact::open_kernel(&shared.config.kernel, NamedBy::Daemon)?,
+    };
+    let initramfs = match &spec.initramfs {
+        _ if spec.boot_from.is_disk() => None,
+        Some(path) => Some(artifact::open_initramfs(path, client)?),
+        None => Some(artifact::open_initramfs(&shared.config.initramfs, NamedBy::Daemon)?),
+    };
+    Ok((kernel, initramfs))
 }
 
-fn open_disks(spec: &VmSpec) -> Result<Vec<DiskSpec>, ArtifactError> {
-    let open = |(index, disk): (usize, &Disk)| {
-        let file = artifact::open_disk(&disk.path, disk.readonly)?;
-        Ok(DiskSpec { file, readonly: disk.readonly, serial: format!("disk-{index}") })
+fn by_client(shared: &Shared) -> NamedBy<'_> {
+    NamedBy::Client(&shared.config.sources.folders)
+}
+
+/// A disk of the VM's own is copied before its first start.
+async fn open_disks(shared: &Shared, vm: &Vm) -> Result<Vec<DiskSpec>, String> {
+    let mut disks = Vec::new();
+    for (index, disk) in vm.spec.disks.iter().enumerate() {
+        let Disk { path, readonly, private } = disk;
+        let file = if *private {
+            let (folder, id) = (shared.images.overlays().to_owned(), vm.id);
+            let from = artifact::open_disk(path, true, by_client(shared));
+            let from = from.map_err(|error| error.to_string())?;
+            let copied = move || overlay::ensure_copy(&folder, id, index, &from);
+            let copied = tokio::task::spawn_blocking(copied).await;
+            let path = copied.map_err(|_| "copying a disk panicked".to_owned())??;
+            artifact::open_disk(&path, false, NamedBy::Daemon)
+        } else {
+            artifact::open_disk(path, *readonly, by_client(shared))
+        };
+        let file = file.map_err(|error| error.to_string())?;
+        disks.push(DiskSpec { file, readonly: *readonly, serial: format!("disk-{index}") });
+    }
+    Ok(disks)
+}
+
+/// Where the kernel finds the root on the first disk.
+fn root_device(disks: &[DiskSpec]) -> Result<String, String> {
+    let disk = disks.first().ok_or("there is no disk to boot from")?;
+    match partition::root_of(&disk.file).map_err(|error| format!("the first disk: {error}"))? {
+        0 => Ok("/dev/vda".to_owned()),
+        number => Ok(format!("/dev/vda{number}")),
+    }
+}
+
+/// The seed for cloud-init, the last disk, made anew for each start in a file without a name.
+fn seed_disk(vm: &Vm) -> Result<Option<DiskSpec>, String> {
+    let Some(CloudInit { user_data, meta_data, network_config }) = &vm.spec.cloud_init else {
+        return Ok(None);
     };
-    spec.disks.iter().enumerate().map(open).collect()
+    let own = format!("instance-id: volant-{}\nlocal-hostname: {}\n", vm.id, vm.name);
+    let mut files = vec![
+        ("user-data", user_data.as_deref().unwrap_or("#cloud-config\n")),
+        ("meta-data", meta_data.as_deref().unwrap_or(&own)),
+    ];
+    files.extend(network_config.as_deref().map(|text| ("network-config", text)));
+    let made = || {
+        let bytes = seed::disk(&files)?;
+        let mut file = File::from(rustix::fs::memfd_create("seed", MemfdFlags::CLOEXEC)?);
+        file.write_all(&bytes)?;
+        Ok::<File, std::io::Error>(file)
+    };
+    let file = made().map_err(|error| format!("make the seed of cloud-init: {error}"))?;
+    Ok(Some(DiskSpec { file, readonly: true, serial: "cloud-init".to_owned() }))
 }
 
 /// The disks of the VM's image, after its others: the agent finds them by their serials.

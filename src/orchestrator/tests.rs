@@ -29,6 +29,8 @@ async fn after_a_crash_every_row_tells_the_truth() {
             workload: None,
             image: None,
             volumes: Vec::new(),
+            boot_from: crate::model::BootFrom::Initramfs,
+            cloud_init: None,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();
         let new = NewVm {
@@ -38,6 +40,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             plugin: None,
             labels: BTreeMap::new(),
             image: None,
+            media: Vec::new(),
         };
         let choose = move |_: &_| Some(Ipv4Addr::new(10, 0, 0, 2 + u8::try_from(index).unwrap()));
         let (vm, _) = store.create_vm(new, VmState::Stopped, 1, choose).await.unwrap();

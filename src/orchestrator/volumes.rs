@@ -21,7 +21,7 @@ use futures_util::{Stream, StreamExt};
 use volant_protocol::MountConfig;
 
 use crate::artifact::volume::{self, UnpackError};
-use crate::artifact::{self, ArtifactError};
+use crate::artifact::{self, ArtifactError, NamedBy};
 use crate::model::{Kind, Vm, Volume, VolumeName, VolumeState};
 use crate::orchestrator::pipe::{self, Chunk, Sink, Source};
 use crate::orchestrator::{Error, Orchestrator, Shared, now_ms};
@@ -250,7 +250,7 @@ impl Volumes {
 
 /// Opens a volume's file for a backup, a guest or a change.
 fn open(path: &Path, readonly: bool, name: &VolumeName) -> Result<File, Error> {
-    artifact::open_disk(path, readonly).map_err(|error| match error {
+    artifact::open_disk(path, readonly, NamedBy::Daemon).map_err(|error| match error {
         ArtifactError::Unusable { .. } if path.exists() => {
             VolumeError::Held(name.to_string()).into()
         }

@@ -70,6 +70,10 @@ pub struct Manifest {
     /// How the VM is connected; bridged with an address if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkSection>,
+    /// Whether a raw or qcow2 `rootfs` starts the agent as a service. Without one there is no workload,
+    /// and everything that needs an agent is refused.
+    #[serde(default = "yes")]
+    pub agent: bool,
     /// Devices of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<Devices>,

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::model::{
-    BootProtocol, Digest, Disk, ImageWish, InvalidReference, NewVm, PluginName, PluginRef,
-    PluginVersion, VmName, VmSpec, VolumeMount, VolumeName,
+    BootFrom, BootProtocol, CloudInit, Digest, Disk, ImageWish, InvalidReference, Medium,
+    MediumFormat, MediumRole, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
+    VolumeMount, VolumeName,
 };
-use crate::plugin::manifest::{Format, Manifest, NetworkMode, Volume};
+use crate::plugin::manifest::{
+    CloudInit as Seed, Format, Manifest, NetworkMode, SeedDocument, Volume,
+};
 use crate::plugin::parse::Refused;
 use crate::plugin::rules::{self, BUILTIN_INITRAMFS};
 use crate::plugin::workload;
@@ -50,6 +53,37 @@ pub struct VmRequest {
     pub image: Option<ImageWish>,
     /// Volumes; one takes the place of the manifest's at the same path.
     pub volumes: Vec<VolumeMount>,
+    /// Take downloads that the manifest has no checksum of.
+    pub insecure: bool,
+    /// What the kernel starts from; wins over what follows from the manifest.
+    pub boot_from: Option<BootFrom>,
+    /// Documents; each wins over the manifest's.
+    pub cloud_init: Option<CloudInit>,
+}
+
+impl VmRequest {
+    /// One that leaves everything but the name to the manifest and the system.
+    pub fn named(name: VmName) -> VmRequest {
+        VmRequest {
+            name,
+            runtime: None,
+            vcpus: None,
+            memory_mib: None,
+            kernel: None,
+            initramfs: None,
+            kernel_cmdline: String::new(),
+            env: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            console: true,
+            disks: Vec::new(),
+            boot_protocol: BootProtocol::Auto,
+            image: None,
+            volumes: Vec::new(),
+            insecure: false,
+            boot_from: None,
+            cloud_init: None,
+        }
+    }
 }
 
 /// Why manifest and request do not make a VM.
@@ -101,12 +135,15 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         workload: None,
         image: None,
         volumes: request.volumes,
+        boot_from: request.boot_from.unwrap_or_default(),
+        cloud_init: request.cloud_init,
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
         let labels = request.labels;
         let image = request.image;
-        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels, image });
+        let media = Vec::new();
+        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels, image, media });
     };
     if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
@@ -114,17 +151,12 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     if let Some(refused) = unsupported(manifest) {
         return Err(unsupported_by(refused));
     }
-    if spec.initramfs.is_none()
-        && let Some(initramfs) = &manifest.initramfs
-        && initramfs.url != BUILTIN_INITRAMFS
-    {
-        spec.initramfs = host_path(&initramfs.url);
-    }
-    let disks = manifest
-        .disks
-        .iter()
-        .filter_map(|disk| Some(Disk { path: host_path(&disk.source)?, readonly: disk.readonly }));
-    spec.disks = disks.chain(spec.disks).collect();
+    let media = media(manifest, &mut spec, request.insecure)?;
+    spec.boot_from = request.boot_from.unwrap_or_else(|| boot_from(manifest, &spec));
+    spec.cloud_init = match (manifest.cloud_init.as_ref().map(documents), spec.cloud_init) {
+        (Some(own), Some(over)) => Some(own.overridden_by(over)),
+        (own, over) => own.or(over),
+    };
     spec.volumes = volumes(&manifest.volumes, &request.name, &spec.volumes)?;
     spec.env = with(&manifest.env, &request.env);
     let said = workload::plain(manifest).map(|mut said| {
@@ -148,7 +180,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         (image, _) => image,
     };
     let image = image.map(|wish| ImageWish { workload: for_image, ..wish });
-    Ok(NewVm { name: request.name, spec, runtime, plugin, labels, image })
+    Ok(NewVm { name: request.name, spec, runtime, plugin, labels, image, media })
 }
 
 fn unsupported_by(refused: Refused) -> MergeError {
@@ -207,6 +239,7 @@ fn manifest_image(name: &str, manifest: &Manifest) -> Result<ImageWish, MergeErr
         name: name.to_owned(),
         digest: digest.map_err(|error| refused("/image_digest", error))?,
         command: args.unwrap_or_default(),
+        bring: true,
         ..ImageWish::default()
     })
 }
@@ -220,6 +253,105 @@ fn with(
     all
 }
 
+/// A checksum as a digest; others than SHA-256 cannot be looked at.
+fn digest(checksum: &str) -> Option<Digest> {
+    let hex = checksum.strip_prefix("sha256:").unwrap_or(checksum);
+    Digest::from_hex(&hex.to_ascii_lowercase())
+}
+
+/// The digests of the files that a manifest names.
+pub fn digests_of(manifest: &Manifest) -> Vec<Digest> {
+    let checksums = manifest.disks.iter().map(|disk| disk.checksum.as_deref());
+    let initramfs = manifest.initramfs.as_ref().map(|medium| medium.checksum.as_deref());
+    let rootfs = manifest.rootfs.as_ref().map(|medium| medium.checksum.as_deref());
+    let rootfs = rootfs.map(|checksum| checksum.or(manifest.checksum.as_deref()));
+    checksums.chain(initramfs).chain(rootfs).flatten().filter_map(digest).collect()
+}
+
+/// A disk of its own is what a VM starts from unless there is an initramfs.
+fn boot_from(manifest: &Manifest, spec: &VmSpec) -> BootFrom {
+    let format = manifest.rootfs.as_ref().map(|rootfs| rootfs.format);
+    let is_disk = matches!(format, Some(Format::Raw | Format::Qcow2));
+    match is_disk && manifest.initramfs.is_none() && spec.initramfs.is_none() {
+        true if manifest.agent => BootFrom::Disk,
+        true => BootFrom::DiskWithoutAgent,
+        false => BootFrom::Initramfs,
+    }
+}
+
+fn documents(seed: &Seed) -> CloudInit {
+    let text = |document: &Option<SeedDocument>| {
+        document.as_ref().and_then(|document| document.content.clone())
+    };
+    CloudInit {
+        user_data: text(&seed.user_data),
+        meta_data: text(&seed.meta_data),
+        network_config: text(&seed.network_config),
+    }
+}
+
+/// Fills in the files that a manifest names. Those that come from elsewhere, are packed, or have a
+/// checksum, go through the store; a file of the host without one is taken where it is.
+fn media(
+    manifest: &Manifest,
+    spec: &mut VmSpec,
+    insecure: bool,
+) -> Result<Vec<Medium>, MergeError> {
+    let mut media = Vec::new();
+    let mut medium = |role, pointer: &str, url: &str, checksum: Option<&str>, format| {
+        let refused = |reason: &str| unsupported_by(Refused::new(pointer, reason));
+        let path = host_path(url);
+        let wrong = || refused("only SHA-256 checksums can be checked: 64 digits");
+        let digest = checksum.map(|checksum| digest(checksum).ok_or_else(wrong)).transpose()?;
+        if path.is_none() && digest.is_none() && !insecure {
+            return Err(refused("a download needs a checksum (or --insecure)"));
+        }
+        let in_place = role != MediumRole::Root && format == MediumFormat::Raw;
+        if path.is_some() && digest.is_none() && in_place {
+            return Ok(path);
+        }
+        let source =
+            path.map_or_else(|| url.to_owned(), |path| path.to_string_lossy().into_owned());
+        media.push(Medium { role, source, digest, format });
+        Ok(None)
+    };
+    if spec.initramfs.is_none()
+        && let Some(initramfs) = &manifest.initramfs
+        && initramfs.url != BUILTIN_INITRAMFS
+    {
+        let (role, checksum) = (MediumRole::Initramfs, initramfs.checksum.as_deref());
+        let pointer = "/initramfs/url";
+        spec.initramfs = medium(role, pointer, &initramfs.url, checksum, MediumFormat::Raw)?;
+    }
+    let mut disks = Vec::new();
+    if let Some(rootfs) = &manifest.rootfs {
+        let checksum = rootfs.checksum.as_deref().or(manifest.checksum.as_deref());
+        let (role, format) = match rootfs.format {
+            Format::Raw => (MediumRole::Disk(0), MediumFormat::Raw),
+            Format::Qcow2 => (MediumRole::Disk(0), MediumFormat::Qcow2),
+            _ => (MediumRole::Root, MediumFormat::Raw),
+        };
+        let path = medium(role, "/rootfs/url", &rootfs.url, checksum, format)?;
+        if role != MediumRole::Root {
+            disks.push(Disk { path: path.unwrap_or_default(), readonly: false, private: true });
+        }
+    }
+    for (index, disk) in manifest.disks.iter().enumerate() {
+        let format = match disk.format {
+            Format::Qcow2 => MediumFormat::Qcow2,
+            _ => MediumFormat::Raw,
+        };
+        let (role, checksum) = (MediumRole::Disk(disks.len()), disk.checksum.as_deref());
+        let pointer = format!("/disks/{index}/source");
+        let path = medium(role, &pointer, &disk.source, checksum, format)?;
+        let (path, readonly) = (path.unwrap_or_default(), disk.readonly);
+        disks.push(Disk { path, readonly, private: false });
+    }
+    disks.append(&mut spec.disks);
+    spec.disks = disks;
+    Ok(media)
+}
+
 /// The path of `file://` or an absolute path.
 fn host_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file://").unwrap_or(url);
@@ -229,30 +361,17 @@ fn host_path(url: &str) -> Option<PathBuf> {
 /// The first thing in a manifest that this daemon has no means for: such a VM is refused rather than
 /// made without it.
 fn unsupported(manifest: &Manifest) -> Option<Refused> {
-    let remote = |url: &str| host_path(url).is_none() && url != BUILTIN_INITRAMFS;
-    let download = "downloads are not supported yet; name a file of the host";
-    let checksum = "checksums are not supported yet";
-    let initramfs = manifest.initramfs.as_ref();
+    let rootfs = manifest.rootfs.as_ref();
     let modes = [NetworkMode::Vsock, NetworkMode::Dhcp];
     let network = manifest.network.as_ref();
     let published =
         |ports: &[crate::plugin::manifest::Port]| ports.iter().any(|port| port.host_port.is_some());
     let table = [
-        (manifest.rootfs.is_some(), "/rootfs", "root file systems are not supported yet"),
-        (initramfs.is_some_and(|medium| remote(&medium.url)), "/initramfs/url", download),
         (
-            initramfs.is_some_and(|medium| medium.checksum.is_some()),
-            "/initramfs/checksum",
-            checksum,
+            matches!(rootfs.map(|rootfs| rootfs.format), Some(Format::Xfs | Format::Btrfs)),
+            "/rootfs/format",
+            "the guest's kernel has neither xfs nor btrfs",
         ),
-        (manifest.disks.iter().any(|disk| remote(&disk.source)), "/disks", download),
-        (manifest.disks.iter().any(|disk| disk.checksum.is_some()), "/disks", checksum),
-        (
-            manifest.disks.iter().any(|disk| disk.format != Format::Raw),
-            "/disks",
-            "only raw disks are supported yet",
-        ),
-        (manifest.cloud_init.is_some(), "/cloud_init", "cloud-init is not supported yet"),
         (
             network.is_some_and(|network| modes.contains(&network.mode)),
             "/network/mode",

@@ -6,12 +6,14 @@ mod manifest;
 mod merge;
 mod parse;
 mod rules;
+mod volantfile;
 mod workload;
 
 pub use artifact::{check as check_artifact, of as artifacts_of};
 pub use manifest::{Action, Manifest};
-pub use merge::{MergeError, VmRequest, merge};
+pub use merge::{MergeError, VmRequest, digests_of, merge};
 pub use parse::{DOCUMENT_LEN_MAX, InvalidManifest, Language, Refused, manifest, value};
+pub use volantfile::{FileDetails, Strategy, Volantfile, volantfile};
 pub use workload::{default_port, full_path};
 
 /// The JSON Schema of a manifest, made from its types.

@@ -289,9 +289,15 @@ pub fn base_url(text: &str) -> Result<Uri, &'static str> {
 }
 
 fn workload_section(check: &mut Check, manifest: &Manifest) {
+    check.rule(
+        manifest.agent || manifest.workload.is_none(),
+        "/workload",
+        "nobody would start it without an agent",
+    );
     let Some(section) = &manifest.workload else {
-        let reason = "needed unless there is an image";
-        return check.rule(manifest.image.is_some(), "/workload", reason);
+        let reason = "needed unless there is an image, or no agent";
+        let without_agent = manifest.rootfs.is_some() && !manifest.agent;
+        return check.rule(manifest.image.is_some() || without_agent, "/workload", reason);
     };
     let WorkloadSection { kind, base_url: url, entrypoint, .. } = section;
     match url {

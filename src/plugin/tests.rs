@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{BootProtocol, Disk, VmName, VolumeMount, VolumeName};
+use crate::model::{
+    Digest, Disk, Medium, MediumFormat, MediumRole, VmName, VolumeMount, VolumeName,
+};
 
 /// A manifest with every field, in the shapes of the original and of this version.
 fn full() -> Value {
@@ -62,22 +64,7 @@ fn with(mut document: Value, pointer: &str, value: Value) -> Value {
 }
 
 fn request(name: &str) -> VmRequest {
-    VmRequest {
-        name: VmName::try_from(name).unwrap(),
-        runtime: None,
-        vcpus: None,
-        memory_mib: None,
-        kernel: None,
-        initramfs: None,
-        kernel_cmdline: String::new(),
-        env: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        console: true,
-        disks: Vec::new(),
-        boot_protocol: BootProtocol::Auto,
-        image: None,
-        volumes: Vec::new(),
-    }
+    VmRequest::named(VmName::try_from(name).unwrap())
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -328,7 +315,7 @@ fn the_request_wins_over_the_manifest_and_the_manifest_over_the_system() {
     let plain = merge(Some(&manifest), request("vm")).unwrap();
     assert_eq!((plain.spec.vcpus, plain.spec.memory_mib), (2, 512));
     assert_eq!(plain.spec.initramfs, Some(PathBuf::from("/images/shop.cpio")));
-    let data = Disk { path: "/disks/data.raw".into(), readonly: true };
+    let data = Disk { path: "/disks/data.raw".into(), readonly: true, private: false };
     assert_eq!(plain.spec.disks, std::slice::from_ref(&data));
     assert_eq!(plain.spec.env, map(&[("A", "manifest"), ("C", "manifest")]));
     assert_eq!(plain.runtime, "web");
@@ -348,7 +335,7 @@ fn the_request_wins_over_the_manifest_and_the_manifest_over_the_system() {
     assert_eq!(health.probe, volant_protocol::Probe::Http { port: 8080, path });
     assert_eq!((health.interval_ms, health.timeout_ms, health.retries), (500, 400, 2));
 
-    let own_disk = Disk { path: "/disks/own".into(), readonly: false };
+    let own_disk = Disk { path: "/disks/own".into(), readonly: false, private: false };
     let merged = merge(
         Some(&manifest),
         VmRequest {
@@ -407,6 +394,42 @@ fn a_manifests_volumes_are_the_vms_own() {
 }
 
 #[test]
+fn what_comes_from_elsewhere_is_brought_and_has_a_checksum() {
+    let sum = format!("sha256:{}", "AB".repeat(32));
+    let known = Digest([0xab; 32]);
+    let digest = Some(known);
+    let disks = json!([
+        { "name": "a", "source": "https://example.com/a.qcow2", "checksum": sum, "format": "qcow2" },
+        { "name": "b", "source": "file:///disks/b", "readonly": true },
+        { "name": "c", "source": "/disks/c", "checksum": "ab".repeat(32), "readonly": true },
+    ]);
+    let manifest = with(full(), "/disks", disks);
+    let manifest = with(manifest, "/initramfs/url", json!("http://example.com/i"));
+    let without = read(&manifest).unwrap();
+    assert!(matches!(
+        merge(Some(&without), request("vm")),
+        Err(MergeError::Unsupported(refused)) if refused.reason.contains("--insecure")
+    ));
+    let insecure = VmRequest { insecure: true, ..request("vm") };
+    let medium = |role, source: &str, digest, format| Medium {
+        role,
+        source: source.to_owned(),
+        digest,
+        format,
+    };
+    let a = medium(MediumRole::Disk(0), "https://example.com/a.qcow2", digest, MediumFormat::Qcow2);
+    let c = medium(MediumRole::Disk(2), "/disks/c", digest, MediumFormat::Raw);
+    let merged = merge(Some(&without), insecure).unwrap();
+    let initramfs = medium(MediumRole::Initramfs, "http://example.com/i", None, MediumFormat::Raw);
+    assert_eq!(merged.media, [initramfs, a, c]);
+    let b = Disk { path: "/disks/b".into(), readonly: true, private: false };
+    assert_eq!((merged.spec.disks.len(), &merged.spec.disks[1]), (3, &b));
+    let own = VmRequest { initramfs: Some("/own".into()), ..request("vm") };
+    assert_eq!(merge(Some(&without), own).unwrap().media.len(), 2, "the request's own wins");
+    assert_eq!(digests_of(&without), [known; 2]);
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_by_field() {
     let manifest = read(&full()).unwrap();
     let other = VmRequest { runtime: Some("db".to_owned()), ..request("vm") };
@@ -415,9 +438,8 @@ fn what_cannot_be_made_is_refused_by_field() {
     assert!(matches!(merge(None, label), Err(MergeError::Label { .. })));
     let table = [
         ("/initramfs/url", json!("https://example.com/a"), "/initramfs/url"),
-        ("/initramfs/checksum", json!("0".repeat(64)), "/initramfs/checksum"),
-        ("/rootfs", json!({ "url": "/a" }), "/rootfs"),
-        ("/disks/0/format", json!("qcow2"), "/disks"),
+        ("/initramfs/checksum", json!("0".repeat(32)), "/initramfs/url"),
+        ("/rootfs", json!({ "url": "/a", "format": "xfs" }), "/rootfs/format"),
         ("/network/mode", json!("vsock"), "/network/mode"),
         ("/devices/pci_passthrough", json!(["0000:01:00.0"]), "/devices"),
         ("/ports/0/host_port", json!(80), "/ports"),

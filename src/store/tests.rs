@@ -3,9 +3,9 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::{
-    ArtifactEntry, BootProtocol, Digest, Disk, EventKind, Image, ImageRoot, NewVm, Overlay,
-    PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, VolumeMount, VolumeName,
-    VolumeState, Workload,
+    ArtifactEntry, BootFrom, BootProtocol, CloudInit, Digest, Disk, EventKind, Image, ImageRoot,
+    NewVm, Overlay, PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, VolumeMount,
+    VolumeName, VolumeState, Workload,
 };
 
 fn workload() -> Workload {
@@ -26,8 +26,8 @@ fn new(name: &str) -> NewVm {
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             console: true,
             disks: vec![
-                Disk { path: "/disks/a".into(), readonly: false },
-                Disk { path: "/disks/b".into(), readonly: true },
+                Disk { path: "/disks/a".into(), readonly: false, private: false },
+                Disk { path: "/disks/b".into(), readonly: true, private: false },
             ],
             boot_protocol: BootProtocol::Pvh,
             workload: Some(workload()),
@@ -38,11 +38,17 @@ fn new(name: &str) -> NewVm {
                 overlay: Overlay::Persistent { mib: 1024 },
             }),
             volumes: Vec::new(),
+            boot_from: BootFrom::DiskWithoutAgent,
+            cloud_init: Some(CloudInit {
+                user_data: Some("#cloud-config\n".to_owned()),
+                ..CloudInit::default()
+            }),
         },
         runtime: "default".to_owned(),
         plugin: None,
         labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
         image: None,
+        media: Vec::new(),
     }
 }
 

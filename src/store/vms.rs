@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BootProtocol, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef, PluginVersion, Vm,
-    VmId, VmName, VmSpec, VmState, Workload,
+    BootFrom, BootProtocol, CloudInit, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef,
+    PluginVersion, Vm, VmId, VmName, VmSpec, VmState, Workload,
 };
 use crate::store::{Store, StoreError, events, images, plugins, sqlite, volumes};
 
 const COLUMNS: &str = "v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
     l.address, v.disks, v.boot_protocol, v.workload, \
-    v.plugin, v.plugin_version, v.labels, v.image";
+    v.plugin, v.plugin_version, v.labels, v.image, v.boot_from, v.cloud_init";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -112,24 +113,28 @@ impl Store {
     }
 }
 
+/// A disk as a row has it: its path, whether it is read-only, and, since there are such, whether the
+/// VM has a copy of its own.
+#[derive(Serialize, Deserialize)]
+struct DiskText(String, bool, #[serde(default)] bool);
+
 fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Result<(), StoreError> {
     let path = |path: &Option<std::path::PathBuf>| {
         path.as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned())
     };
     let spec = &new.spec;
     let env = serde_json::to_string(&spec.env).unwrap_or_default();
-    let disks: Vec<(String, bool)> = spec
-        .disks
-        .iter()
-        .map(|disk| (disk.path.to_string_lossy().into_owned(), disk.readonly))
-        .collect();
+    let disk = |disk: &Disk| {
+        DiskText(disk.path.to_string_lossy().into_owned(), disk.readonly, disk.private)
+    };
+    let disks: Vec<DiskText> = spec.disks.iter().map(disk).collect();
     let disks = serde_json::to_string(&disks).unwrap_or_default();
     let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
          kernel_cmdline, env, console, disks, boot_protocol, workload, plugin, \
-         plugin_version, labels, image, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, \
-         ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?18)",
+         plugin_version, labels, image, boot_from, cloud_init, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, \
+         ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?20)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -148,6 +153,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             new.plugin.as_ref().map_or("", |plugin| plugin.version.as_str()),
             serde_json::to_string(&new.labels).unwrap_or_default(),
             images::to_text(spec.image.as_ref()),
+            spec.boot_from.as_str(),
+            seed_text(spec.cloud_init.as_ref()),
             now
         ],
     );
@@ -192,9 +199,8 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
     let path = |text: String| (!text.is_empty()).then(|| text.into());
     let env: BTreeMap<String, String> =
         serde_json::from_str(&text(10)?).map_err(|_| corrupt("env"))?;
-    let disks: Vec<(String, bool)> =
-        serde_json::from_str(&text(15)?).map_err(|_| corrupt("disks"))?;
-    let disk = |(path, readonly): (String, bool)| Disk { path: path.into(), readonly };
+    let disks: Vec<DiskText> = serde_json::from_str(&text(15)?).map_err(|_| corrupt("disks"))?;
+    let disk = |DiskText(path, readonly, private)| Disk { path: path.into(), readonly, private };
     let reason = text(4)?;
     let id = number(0)?;
     let ip = Ipv4Addr::from(u32::try_from(number(14)?).map_err(|_| corrupt("address"))?);
@@ -214,7 +220,9 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
                 .ok_or_else(|| corrupt("boot_protocol"))?,
             workload: workload_of(&text(17)?)?,
             image: images::from_text(&text(21)?)?,
-            volumes: volumes::mounts_of(&text(22)?)?,
+            volumes: volumes::mounts_of(&text(24)?)?,
+            boot_from: BootFrom::from_word(&text(22)?).ok_or_else(|| corrupt("boot_from"))?,
+            cloud_init: seed_of(&text(23)?)?,
         },
         runtime: text(2)?,
         plugin: plugin_of(&text(18)?, &text(19)?)?,
@@ -237,6 +245,25 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
         boot_exits: 0,
         workload: None,
     })
+}
+
+/// User data, meta data and network configuration.
+type SeedText = (Option<String>, Option<String>, Option<String>);
+
+fn seed_text(seed: Option<&CloudInit>) -> String {
+    let Some(CloudInit { user_data, meta_data, network_config }) = seed else {
+        return String::new();
+    };
+    serde_json::to_string(&(user_data, meta_data, network_config)).unwrap_or_default()
+}
+
+fn seed_of(text: &str) -> Result<Option<CloudInit>, StoreError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (user_data, meta_data, network_config): SeedText =
+        serde_json::from_str(text).map_err(|_| StoreError::Corrupt("cloud_init".to_owned()))?;
+    Ok(Some(CloudInit { user_data, meta_data, network_config }))
 }
 
 fn workload_text(workload: Option<&Workload>) -> String {

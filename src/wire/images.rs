@@ -117,7 +117,7 @@ pub struct PruneImages {
 /// Something that is, or would be, removed.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PrunedView {
-    /// `image`, `blob`, `partial`, `root`.
+    /// `image`, `blob`, `partial`, `root`, `artifact`, `disk`.
     pub kind: String,
     /// Reference or digest.
     pub name: String,

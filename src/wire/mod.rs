@@ -2,6 +2,8 @@
 //! it has them. Requests refuse unknown fields; `ctl` reads what `api` writes.
 
 mod access;
+mod artifact;
+mod build;
 mod event;
 mod exposure;
 mod file;
@@ -20,6 +22,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{AuditView, CreateToken, CreatedToken, TokenView};
+pub use artifact::{BroughtView, FetchPlugin, StoredView};
+pub use build::BuiltView;
 pub use event::{EventView, EventsView};
 pub use exposure::ExposureView;
 pub use file::{
@@ -107,6 +111,32 @@ pub struct CreateVm {
     /// Volumes, mounted in this order; at most 8, and with disks together 12.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VmVolume>,
+    /// Take downloads that the plugin's manifest has no checksum of.
+    #[serde(default)]
+    pub insecure: bool,
+    /// `initramfs`; or `disk`: the first disk with its own init, which starts the agent as a service;
+    /// or `disk-without-agent`. The plugin's, or `initramfs`, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["initramfs", "disk", "disk-without-agent", null]))]
+    pub boot_from: Option<String>,
+    /// Documents for a guest that runs cloud-init; each takes the place of the plugin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInitBody>,
+}
+
+/// Documents for cloud-init, on a disk for its data source NoCloud.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudInitBody {
+    /// What to do; `#cloud-config` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// Who the instance is; `volant-ID` and the VM's name if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta_data: Option<String>,
+    /// How its network is set up; left to the guest if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_config: Option<String>,
 }
 
 /// A disk in a raw file of the host.
@@ -180,6 +210,11 @@ pub struct VmView {
     /// Its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VmVolume>,
+    /// `initramfs`, `disk` or `disk-without-agent`. Without an agent, `running` means that the machine
+    /// runs, not that the guest is up; the guest has a serial console and a network, and everything
+    /// that needs an agent is refused: exec, files, metrics, volumes, a workload. It is stopped without
+    /// being asked.
+    pub boot_from: String,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.

@@ -2,7 +2,7 @@
 # Builds the images that tests pull, from Debian's packages, by mmdebstrap and umoci. Prints the
 # folder with the results, which are kept: a second call takes no time.
 #
-#   layout/       an OCI layout with the tags base, nginx, python and servers
+#   layout/       an OCI layout with the tags base, nginx, python, postgresql and servers
 #   registry/     what Debian's docker-registry stores after they were pushed to it
 #   python.tar    as docker save writes it
 #   servers.tar   likewise: nginx, and Python with gRPC and WebSocket servers
@@ -24,10 +24,10 @@ fi
     trap 'rm -rf "$work"' EXIT
     cd "$work"
 
-    tree() { # tree NAME PACKAGES: a minimal Debian with these packages
+    tree() { # tree NAME PACKAGES OPTIONS…: a minimal Debian with these packages
         mmdebstrap --quiet --variant=minbase --include="$2" \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-            "$suite" "$1.tar"
+            "${@:3}" "$suite" "$1.tar"
     }
 
     # next NAME: an image whose second layer turns base into the tree NAME, removals included.
@@ -69,6 +69,14 @@ fi
     umoci config --image layout:python --clear config.cmd --config.entrypoint python3 \
         --config.cmd -m --config.cmd http.server --config.cmd 8000 --config.workingdir /srv \
         --config.user www-data --config.volume /data
+    # Without what only its compiler of queries needs, and the cluster that Debian makes.
+    tree postgresql attr,postgresql-15 --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
+        --dpkgopt='path-exclude=/usr/lib/*/libz3.*' \
+        --dpkgopt='path-exclude=/usr/lib/postgresql/*/bitcode/*' \
+        --dpkgopt='path-exclude=/usr/lib/postgresql/*/llvmjit*' \
+        --customize-hook='rm -rf "$1"/var/lib/postgresql/15 "$1"/etc/postgresql/15'
+    next postgresql
+
     tree servers nginx-light,python3-grpcio,python3-websockets
     next servers
     umoci gc --layout layout
@@ -82,7 +90,7 @@ END
     docker-registry serve registry.yml &>registry.log &
     registry=$!
     trap 'kill $registry; rm -rf "$work"' EXIT
-    for tag in base nginx python; do
+    for tag in base nginx python postgresql; do
         skopeo --insecure-policy copy --retry-times 5 --dest-tls-verify=false "oci:layout:$tag" \
             "docker://127.0.0.1:$port/debian/$tag:latest"
     done

@@ -52,6 +52,9 @@ kernel=$("$root/kernel/build.sh")
 export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
 build_agent
 build_suite "$suite"
+if [[ $suite == e2e ]]; then
+    export VOLANT_TEST_DISKS=${VOLANT_TEST_DISKS:-$("$here/disks.sh" "$agent")}
+fi
 
 # Two runs at a time would share a devvm.
 mkdir -p "$cache/devvm"

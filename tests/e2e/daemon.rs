@@ -52,7 +52,12 @@ impl Daemon {
     pub(crate) fn start_with(config: &str) -> Daemon {
         assert!(Path::new("/dev/kvm").exists(), "this suite needs /dev/kvm; see docs/devvm.md");
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("volantd.toml"), config).unwrap();
+        // Tests put what they name anywhere; where that matters they say so themselves.
+        let anywhere = match config.contains("[artifacts]") {
+            true => "",
+            false => "\n[artifacts]\nfolders = [\"/\"]\n",
+        };
+        std::fs::write(folder.path().join("volantd.toml"), format!("{config}{anywhere}")).unwrap();
         let child = spawn(folder.path(), "");
         let mut daemon = Daemon { folder, child };
         daemon.wait_ready();

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, named};
 
-const REGISTRY: &str = "127.0.0.1:15000";
+pub(crate) const REGISTRY: &str = "127.0.0.1:15000";
 const POLL: Duration = Duration::from_millis(100);
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Debian's docker-registry with the images that were pushed to it; gone at the end.
-struct Registry {
+pub(crate) struct Registry {
     server: Child,
     _folder: tempfile::TempDir,
 }
@@ -23,7 +23,7 @@ fn images() -> PathBuf {
 }
 
 impl Registry {
-    fn start() -> Registry {
+    pub(crate) fn start() -> Registry {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config.yml");
         let text = format!(
@@ -55,7 +55,7 @@ impl Drop for Registry {
     }
 }
 
-fn daemon() -> Daemon {
+pub(crate) fn daemon() -> Daemon {
     Daemon::start_with(&format!("[images]\nplain_http_hosts = [\"{REGISTRY}\"]\n"))
 }
 
@@ -81,6 +81,13 @@ fn json(daemon: &Daemon, args: &[&str]) -> serde_json::Value {
 fn ready_us(daemon: &Daemon, vm: &str) -> u64 {
     let vm = json(daemon, &["vms", "get", vm]);
     vm["boot"]["steps"].as_array().unwrap().last().unwrap()["at_us"].as_u64().unwrap()
+}
+
+/// What curl gets there.
+pub(crate) fn page(url: &str) -> String {
+    let out = Command::new("curl").args(["-sS", "--max-time", "20", url]).output().unwrap();
+    assert!(out.status.success(), "{url}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
 }
 
 /// Asks until the page is there: a workload needs a moment after its guest.
@@ -208,10 +215,34 @@ fn a_crash_on_the_way_leaves_nothing_half_made() {
     let mut daemon = daemon();
     let base = reference("base");
     let half_made = |daemon: &Daemon| {
-        let store = daemon.state_dir().join("images");
-        let count = |folder: &str| std::fs::read_dir(store.join(folder)).unwrap().count();
+        let images = daemon.state_dir().join("images");
+        let count = |folder: &str| std::fs::read_dir(images.join(folder)).unwrap().count();
         (count("store/tmp"), count("store/roots"), count("overlays"))
     };
+    // A disk too small for the download, then for what is made of it: told, and the next pull goes on.
+    let store = daemon.state_dir().join("images/store");
+    let mount = |options: &str| {
+        let flags = ["-t", "tmpfs", "-o", options, "tmpfs"];
+        let status = Command::new("mount").args(flags).arg(&store).status().unwrap();
+        assert!(status.success(), "{status}");
+    };
+    let names = |folder: &str| std::fs::read_dir(store.join(folder)).unwrap().count();
+    daemon.kill();
+    mount("size=16m");
+    daemon.restart();
+    let full = |daemon: &Daemon| {
+        let out = daemon.ctl(&["images", "pull", &base]);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && text.contains("is full"), "{out:?}");
+        assert_eq!(half_made(daemon), (0, 0, 0));
+    };
+    full(&daemon);
+    assert_eq!(names("partial"), 1);
+    mount("remount,size=80m");
+    full(&daemon);
+    assert_eq!(names("partial"), 0);
+    mount("remount,size=1g");
+
     daemon.restart_to_crash_at("image.converted");
     assert!(!daemon.ctl(&["images", "pull", &base]).status.success());
     daemon.restart_after_crash();
@@ -227,4 +258,6 @@ fn a_crash_on_the_way_leaves_nothing_half_made() {
     daemon.restart_after_crash();
     assert_eq!(half_made(&daemon), (0, 1, 0));
     assert_eq!(json(&daemon, &["vms", "list"]), serde_json::json!([]));
+    let status = Command::new("umount").arg("--lazy").arg(&store).status().unwrap();
+    assert!(status.success(), "{status}");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
 mod boot;
+mod build;
 mod client;
 mod console;
 mod crash;
@@ -16,6 +17,7 @@ mod images;
 mod input;
 mod interface;
 mod many;
+mod media;
 mod network;
 mod plugins;
 mod processes;

@@ -380,31 +380,3 @@ fn actions_reach_the_vm_named_or_the_least_busy_one() {
     ok(&daemon.ctl(&["vms", "stop", "one"]));
     refused(&daemon.ctl(&["vms", "action", "one", "acts", "who"]), 4, "not ready");
 }
-
-/// The examples as docs/examples has them.
-#[test]
-fn the_examples_do_what_they_say() {
-    let daemon = Daemon::start();
-    let path =
-        |name: &str| format!("{}/docs/examples/{name}/manifest.yaml", env!("CARGO_MANIFEST_DIR"));
-    for name in ["http-appliance", "worker"] {
-        ok(&daemon.ctl(&["plugins", "install", name, "--manifest", &path(name)]));
-    }
-    ok(&daemon.ctl(&[
-        "vms",
-        "create",
-        "web",
-        "--plugin",
-        "http-appliance",
-        "--env",
-        "GREETING=hi",
-    ]));
-    ok(&daemon.ctl(&["vms", "create", "w1", "--plugin", "worker", "--env", "STEPS=2"]));
-    assert_eq!(ok(&daemon.ctl(&["vms", "action", "web", "http-appliance", "page"])), "hi\n");
-    let out = daemon.ctl(&["vms", "action", "w1", "worker", "count", "--payload", "\"1234\""]);
-    assert_eq!(ok(&out), "{\"vm\": \"w1\", \"bytes\": 6}\n");
-    let events = ok(&daemon.ctl(&["plugins", "action", "worker", "progress"]));
-    let event = |step| format!("event: progress\ndata: {{\"step\": {step}, \"of\": 2}}\n\n");
-    assert_eq!(events, event(1) + &event(2));
-    assert_eq!(ok(&daemon.ctl(&["vms", "logs", "w1"])), "worker ready, 2 steps\n");
-}

@@ -182,7 +182,7 @@ async fn configure(request: Request<Incoming>, agent: &Agent) -> Result<Answer, 
     network::apply(&config).map_err(failed)?;
     *agent.env.lock().unwrap_or_else(PoisonError::into_inner) = config.env.clone();
     let mut configured = agent.configured.lock().unwrap_or_else(PoisonError::into_inner);
-    if config.console_shell && !*configured {
+    if config.console_shell && !*configured && init::is_init() {
         let env = crate::process::environment(&config.env, "/root").into_iter().collect();
         tokio::spawn(console::run(agent.reaper.clone(), env));
     }

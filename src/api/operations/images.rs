@@ -5,12 +5,60 @@ use axum::http::Method;
 use crate::api::images;
 use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
 use crate::model::Scope;
-use crate::wire::{ImageDetailsView, ImageView, PruneImages, PrunedView, PullImage};
+use crate::wire::{
+    BuiltView, ImageDetailsView, ImageView, PruneImages, PrunedView, PullImage, StoredView,
+};
 
 const ARCHIVE: Skin = Skin::Absent("a model cannot hold an archive");
 
 /// See the folder's head.
 pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "build",
+        title: "Build an artifact",
+        description: "Makes an initramfs or a root of what a Volantfile says; the body is a tar \
+                      archive with the Volantfile first and its files after it.",
+        method: Method::POST,
+        path: "/api/v1/builds",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints { idempotent: true, ..Hints::ADDS },
+        query: None,
+        body: Some(Body::Bytes),
+        answer: Answer::Json(201, of::<BuiltView>),
+        tool: ARCHIVE,
+        verb: Skin::As("build"),
+    },
+    Operation {
+        id: "getArtifact",
+        title: "Download an artifact",
+        description: "The bytes of an artifact.",
+        method: Method::GET,
+        path: "/api/v1/artifacts/{digest}",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Bytes("application/octet-stream"),
+        tool: ARCHIVE,
+        verb: Skin::As("build"),
+    },
+    Operation {
+        id: "listArtifacts",
+        title: "List artifacts",
+        description: "The files that VMs are made of, beside images, by digest.",
+        method: Method::GET,
+        path: "/api/v1/artifacts",
+        aliases: &[],
+        access: Access::Scope(Scope::Read),
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Json(200, of::<Vec<StoredView>>),
+        tool: Skin::As("artifact_list"),
+        verb: Skin::As("artifacts ls"),
+    },
     Operation {
         id: "listImages",
         title: "List images",

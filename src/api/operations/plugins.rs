@@ -5,7 +5,10 @@ use axum::http::Method;
 use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
 use crate::api::{plugin_artifacts, plugins};
 use crate::model::Scope;
-use crate::wire::{ArtifactView, PluginList, PluginView, PutArtifact, Rollback, SetEnabled};
+use crate::wire::{
+    ArtifactView, BroughtView, FetchPlugin, PluginList, PluginView, PutArtifact, Rollback,
+    SetEnabled,
+};
 
 const MANIFEST: Skin =
     Skin::Absent("a manifest says what runs with the host's means; people install it");
@@ -14,6 +17,22 @@ const ACTION: Skin = Skin::Absent("its arguments are the plugin's own, and not d
 
 /// See the folder's head.
 pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "fetchPlugin",
+        title: "Bring a plugin's files",
+        description: "Brings what VMs of a plugin are made of: files by address and checksum, and \
+                      its image. Creating a VM does it too; what is here is not brought again.",
+        method: Method::POST,
+        path: "/api/v1/plugins/{plugin}/fetch",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints { idempotent: true, open_world: true, ..Hints::ADDS },
+        query: None,
+        body: Some(Body::Json(of::<FetchPlugin>)),
+        answer: Answer::Json(200, of::<Vec<BroughtView>>),
+        tool: Skin::As("plugin_fetch"),
+        verb: Skin::As("plugins fetch"),
+    },
     Operation {
         id: "listPlugins",
         title: "List plugins",

@@ -12,6 +12,7 @@ mod run;
 use std::io;
 use std::time::Duration;
 
+use crate::artifact::ArtifactError;
 use crate::artifact::fetch::FetchError;
 use crate::model::Digest;
 
@@ -20,7 +21,7 @@ pub use convert::{Layer, build_root, root_digest, unpack};
 pub use document::*;
 pub use layer::Limits;
 pub use pull::{Fetched, Phase, Progress, ProgressSender, blocking, ensure_root, pull};
-pub use registry::{Credentials, credentials_in};
+pub use registry::{Credentials, credentials_in, failure};
 pub use run::{environment, folders, workload};
 
 /// Why an image cannot be had.
@@ -51,10 +52,10 @@ pub enum ImageError {
         found: Digest,
     },
     /// The registry cannot be asked.
-    #[error("the registry cannot be asked")]
+    #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The registry wants other credentials.
-    #[error("{0} does not let us read that image")]
+    #[error("{0} does not let us read that")]
     Unauthorized(String),
     /// The registry has no such image.
     #[error("{registry} has no {what}")]
@@ -86,6 +87,9 @@ pub enum ImageError {
         /// What it may take.
         bytes_max: u64,
     },
+    /// A file of the host cannot be taken.
+    #[error(transparent)]
+    File(#[from] ArtifactError),
     /// The host's disk is full.
     #[error("the disk with the state folder is full")]
     DiskFull,
@@ -111,7 +115,8 @@ impl ImageError {
         }
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    /// How long it asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             ImageError::RateLimited { retry_after, .. } => Some(*retry_after),
             _ => None,
@@ -131,5 +136,7 @@ impl ImageError {
     }
 }
 
+#[cfg(test)]
+pub use pull::tests::{reply, serve};
 #[cfg(test)]
 mod tests;

@@ -1,34 +1,25 @@
-//! From a reference to a root in the store: documents, layers (in parallel, going on where they were
-//! cut), conversion. Whoever asks for the same thing meanwhile waits for the first one's result.
+//! From a reference to a root in the store: documents, layers (in parallel), conversion. Whoever asks for the same thing meanwhile waits for the first one's result.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
-use http_body_util::BodyExt;
-use hyper::StatusCode;
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt;
+use hyper::Response;
+use hyper::body::Incoming;
 use tokio::sync::watch;
 
-use crate::artifact::fetch::{FetchError, Fetcher};
+use crate::artifact::download::{Origin, Target, download};
+use crate::artifact::fetch::Fetcher;
 use crate::artifact::oci::document::{Descriptor, Document, ImageConfig, Manifest, choose};
-use crate::artifact::oci::registry::{BODY_IDLE_TIMEOUT, Credentials, Registry};
+use crate::artifact::oci::registry::{Credentials, Registry};
 use crate::artifact::oci::{BlobSink, ImageError, Layer, Limits, build_root, root_digest};
 use crate::artifact::store::{ImageStore, Kind};
 use crate::model::{Digest, ImageReference};
 
 /// Layers that are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
-/// Tries for one layer without a byte gained, and the first pause between them, which doubles.
-const TRIES_MAX: u32 = 5;
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-/// Bytes collected before they are written.
-const WRITE_LEN: usize = 1 << 20;
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,166 +169,26 @@ async fn fetch_blob(
     descriptor: &Descriptor,
     progress: &ProgressSender,
 ) -> Result<(), ImageError> {
-    let digest = descriptor.digest()?;
+    let (digest, size) = (descriptor.digest()?, descriptor.size);
     let _one = store.lock(digest).await;
     if store.len_of(Kind::Blob, digest).is_some() {
-        progress.send_modify(|now| now.bytes_done += descriptor.size);
+        progress.send_modify(|now| now.bytes_done += size);
         return Ok(());
     }
-    let mut part = Part::open(store, descriptor, digest).await?;
-    progress.send_modify(|now| {
-        now.bytes_done += part.len;
-        now.bytes_resumed += part.len;
-    });
-    let (mut tries, mut pause) = (1, PAUSE_FIRST);
-    loop {
-        let before = part.len;
-        let error = match part.go_on(registry, progress).await {
-            Ok(()) => break,
-            Err(error) => error,
-        };
-        if before < part.len {
-            (tries, pause) = (1, PAUSE_FIRST);
-        }
-        if !error.is_passing() || TRIES_MAX <= tries {
-            return Err(error);
-        }
-        let asked = error.retry_after().unwrap_or(Duration::ZERO);
-        tracing::info!(%digest, have = part.len, tries, %error, "a download goes on");
-        tokio::time::sleep(pause.max(asked)).await;
-        (tries, pause) = (tries + 1, pause * 2);
-    }
-    part.finish(store, progress).await
+    let target = Target { kind: Kind::Blob, key: digest, digest: Some(digest), size: Some(size) };
+    let origin = Blob { registry, digest };
+    download(store, target, &origin, progress).await.map(drop)
 }
 
-/// A download.
-struct Part {
-    file: tokio::fs::File,
-    hash: Sha256,
+/// A blob of a registry.
+struct Blob<'a> {
+    registry: &'a Registry<'a>,
     digest: Digest,
-    len: u64,
-    size: u64,
 }
 
-impl Part {
-    async fn open(
-        store: &Arc<ImageStore>,
-        descriptor: &Descriptor,
-        digest: Digest,
-    ) -> Result<Part, ImageError> {
-        let (path, size) = (store.path(Kind::Partial, digest), descriptor.size);
-        let (file, hash, len) = blocking(move || {
-            let step = || ImageError::io("open a download");
-            let mut file = OpenOptions::new()
-                .read(true)
-                .append(true)
-                .create(true)
-                .open(path)
-                .map_err(step())?;
-            let (mut hash, mut buffer, mut len) = (Sha256::new(), vec![0; WRITE_LEN], 0);
-            loop {
-                match file.read(&mut buffer).map_err(step())? {
-                    0 => break,
-                    count => {
-                        hash.update(&buffer[..count]);
-                        len += count as u64;
-                    }
-                }
-            }
-            if size < len {
-                file.set_len(0).map_err(step())?;
-                (hash, len) = (Sha256::new(), 0);
-            }
-            Ok((file, hash, len))
-        })
-        .await?;
-        Ok(Part { file: tokio::fs::File::from_std(file), hash, digest, len, size })
-    }
-
-    /// One request: from here to the end, if nothing comes between.
-    async fn go_on(
-        &mut self,
-        registry: &Registry<'_>,
-        progress: &ProgressSender,
-    ) -> Result<(), ImageError> {
-        if self.len == self.size {
-            return Ok(());
-        }
-        let answer = registry.blob(self.digest, self.len).await?;
-        if 0 < self.len && answer.status() != StatusCode::PARTIAL_CONTENT {
-            let again = self.len;
-            self.restart().await?;
-            progress.send_modify(|now| now.bytes_done = now.bytes_done.saturating_sub(again));
-        }
-        let mut body = answer.into_body();
-        let mut buffer = Vec::with_capacity(WRITE_LEN);
-        let outcome = loop {
-            let frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()).await;
-            let frame = match frame {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break Ok(()),
-                Ok(Some(Err(error))) => break Err(std::io::Error::other(error)),
-                Err(_) => break Err(std::io::ErrorKind::TimedOut.into()),
-            };
-            let Some(data) = frame.data_ref() else { continue };
-            let have = self.len + buffer.len() as u64;
-            if self.size < have + data.len() as u64 {
-                let text = format!("{} is longer than it was announced to be", self.digest);
-                return Err(ImageError::invalid(text));
-            }
-            buffer.extend_from_slice(data);
-            progress.send_modify(|now| now.bytes_done += data.len() as u64);
-            if WRITE_LEN <= buffer.len() {
-                self.write(&mut buffer).await?;
-            }
-        };
-        // What has come is kept, also when no more does.
-        self.write(&mut buffer).await?;
-        let short = (self.len < self.size).then(|| std::io::ErrorKind::UnexpectedEof.into());
-        match outcome.err().or(short) {
-            None => Ok(()),
-            Some(source) => {
-                let (step, host) = ("download from", "the registry".to_owned());
-                Err(ImageError::Fetch(FetchError::Network { step, host, source }))
-            }
-        }
-    }
-
-    async fn write(&mut self, buffer: &mut Vec<u8>) -> Result<(), ImageError> {
-        self.hash.update(&buffer);
-        let written = self.file.write_all(buffer).await;
-        let written = if written.is_ok() { self.file.flush().await } else { written };
-        written.map_err(ImageError::io("write a download"))?;
-        self.len += buffer.len() as u64;
-        buffer.clear();
-        Ok(())
-    }
-
-    async fn restart(&mut self) -> Result<(), ImageError> {
-        self.file.set_len(0).await.map_err(ImageError::io("begin a download again"))?;
-        (self.hash, self.len) = (Sha256::new(), 0);
-        Ok(())
-    }
-
-    async fn finish(
-        self,
-        store: &Arc<ImageStore>,
-        progress: &ProgressSender,
-    ) -> Result<(), ImageError> {
-        let found = Digest(self.hash.finalize().into());
-        let (store, expected, len) = (Arc::clone(store), self.digest, self.len);
-        let outcome = blocking(move || {
-            if found != expected {
-                store.remove(Kind::Partial, expected)?;
-                return Err(ImageError::Digest { what: "a download".to_owned(), expected, found });
-            }
-            store.commit(&store.path(Kind::Partial, expected), Kind::Blob, expected)
-        });
-        let outcome = outcome.await;
-        if outcome.is_err() {
-            progress.send_modify(|now| now.bytes_done = now.bytes_done.saturating_sub(len));
-        }
-        outcome
+impl Origin for Blob<'_> {
+    async fn ask(&self, offset: u64) -> Result<Response<Incoming>, ImageError> {
+        self.registry.blob(self.digest, offset).await
     }
 }
 
@@ -399,4 +250,4 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

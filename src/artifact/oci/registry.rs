@@ -16,6 +16,7 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::artifact::download::{BODY_IDLE_TIMEOUT, Patience};
 use crate::artifact::fetch::{DOCKER_HUB, FetchError, Fetcher, Named};
 use crate::artifact::oci::ImageError;
 use crate::artifact::oci::document::{
@@ -23,8 +24,8 @@ use crate::artifact::oci::document::{
 };
 use crate::model::{Digest, ImageReference};
 
-/// Silence while an answer's body comes.
-pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Tries for one document.
+const TRIES_MAX: u32 = 4;
 /// Bytes of the answer of a token server.
 const TOKEN_LEN_MAX: usize = 1 << 20;
 /// The longest wait that a registry can ask for.
@@ -109,7 +110,14 @@ impl Registry<'_> {
             headers.append(ACCEPT, HeaderValue::from_static(kind));
         }
         let what = format!("{}:{selector}", self.repository);
-        let answer = self.get(&format!("manifests/{selector}"), headers, &what).await?;
+        let path = format!("manifests/{selector}");
+        let mut patience = Patience::of(TRIES_MAX);
+        let answer = loop {
+            match self.get(&path, headers.clone(), &what).await {
+                Ok(answer) => break answer,
+                Err(error) => patience.after(error).await?,
+            }
+        };
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kind = kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim().to_owned());
         let bytes = body(answer, usize::try_from(DOCUMENT_LEN_MAX).unwrap_or(0)).await?.to_vec();
@@ -164,7 +172,7 @@ impl Registry<'_> {
                     logged_in = true;
                     self.log_in(&answer).await?;
                 }
-                status => return Err(self.failure(status, &answer, what)),
+                _ => return Err(self.failure(&answer, what)),
             }
         }
     }
@@ -173,19 +181,8 @@ impl Registry<'_> {
         self.authorization.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failure(&self, status: StatusCode, answer: &Response<Incoming>, what: &str) -> ImageError {
-        let registry = self.base.clone();
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ImageError::Unauthorized(registry),
-            StatusCode::NOT_FOUND => ImageError::NotInRegistry { registry, what: what.to_owned() },
-            StatusCode::TOO_MANY_REQUESTS => {
-                let seconds = answer.headers().get(RETRY_AFTER);
-                let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
-                let retry_after = Duration::from_secs(seconds.unwrap_or(1)).min(RETRY_AFTER_MAX);
-                ImageError::RateLimited { registry, retry_after }
-            }
-            status => ImageError::Registry { registry, status: status.as_u16() },
-        }
+    fn failure(&self, answer: &Response<Incoming>, what: &str) -> ImageError {
+        failure(&self.base, answer, what)
     }
 
     /// Answers the challenge of a 401 (RFC 6750; Docker's token specification).
@@ -196,11 +193,25 @@ impl Registry<'_> {
         let basic = self.credentials.as_ref().filter(|c| matches!(c, Credentials::Basic { .. }));
         let bearer = challenges.iter().find_map(|challenge| Challenge::parse(challenge));
         let value = match bearer {
-            Some(challenge) => Some(self.token(&challenge, basic).await?),
+            Some(challenge) => Some(self.token_patiently(&challenge, basic).await?),
             None => basic.and_then(Credentials::header),
         };
         *self.lock() = Some(value.ok_or_else(unauthorized)?);
         Ok(())
+    }
+
+    async fn token_patiently(
+        &self,
+        challenge: &Challenge,
+        basic: Option<&Credentials>,
+    ) -> Result<HeaderValue, ImageError> {
+        let mut patience = Patience::of(TRIES_MAX);
+        loop {
+            match self.token(challenge, basic).await {
+                Ok(token) => return Ok(token),
+                Err(error) => patience.after(error).await?,
+            }
+        }
     }
 
     async fn token(
@@ -224,13 +235,31 @@ impl Registry<'_> {
         headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
         let answer = self.fetcher.get(&url, &headers, Named::ByHost).await?;
         if !answer.status().is_success() {
-            return Err(self.failure(answer.status(), &answer, "token"));
+            return Err(self.failure(&answer, "token"));
         }
         let unauthorized = || ImageError::Unauthorized(self.base.clone());
         let answer = body(answer, TOKEN_LEN_MAX).await?;
         let answer: Answer = serde_json::from_slice(&answer).map_err(|_| unauthorized())?;
         let token = answer.token.or(answer.access_token).ok_or_else(unauthorized)?;
         Credentials::Bearer(token).header().ok_or_else(unauthorized)
+    }
+}
+
+/// What an answer that is no success says of `what`.
+pub fn failure(host: &str, answer: &Response<Incoming>, what: &str) -> ImageError {
+    let registry = host.to_owned();
+    match answer.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ImageError::Unauthorized(registry),
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            ImageError::NotInRegistry { registry, what: what.to_owned() }
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let seconds = answer.headers().get(RETRY_AFTER);
+            let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+            let retry_after = Duration::from_secs(seconds.unwrap_or(1)).min(RETRY_AFTER_MAX);
+            ImageError::RateLimited { registry, retry_after }
+        }
+        status => ImageError::Registry { registry, status: status.as_u16() },
     }
 }
 
@@ -268,7 +297,7 @@ async fn body(answer: Response<Incoming>, len_max: usize) -> Result<Bytes, Image
     let collected = tokio::time::timeout(BODY_IDLE_TIMEOUT, collected).await;
     let cut = |error: std::io::Error| {
         let host = "the registry".to_owned();
-        ImageError::Fetch(FetchError::Network { step: "read the answer of", host, source: error })
+        ImageError::Fetch(FetchError::Network { step: "read the answer of", host, cause: error })
     };
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),

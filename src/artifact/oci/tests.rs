@@ -240,22 +240,29 @@ fn a_full_disk_has_a_name() {
 #[test]
 fn bombs_are_stopped_by_their_size() {
     // Zeros as one file: far below the limit of bytes, far above what it is packed to.
-    let size = 64u64 << 20;
+    let size = 24u64 << 20;
     let mut header = Header::new_ustar();
     header.set_path("zeros").unwrap();
     header.set_size(size);
     header.set_mode(0o644);
     header.set_cksum();
-    let mut packed = zstd::Encoder::new(tempfile::tempfile().unwrap(), 1).unwrap();
-    packed.write_all(header.as_bytes()).unwrap();
-    std::io::copy(&mut std::io::repeat(0).take(size), &mut packed).unwrap();
-    let mut file = packed.finish().unwrap();
-    assert!(file.metadata().unwrap().len() < 64 << 10);
-    std::io::Seek::rewind(&mut file).unwrap();
-    let layer = Layer { file, compression: Compression::Zstd, diff_id: Digest([0; 32]) };
-    let limits = Limits { bytes_max: 64 << 30, bomb_bytes_min: 16 << 20, ..small() };
-    let refusal = convert(vec![layer], limits).expect_err("a refusal");
-    assert!(refusal.contains("bomb"), "{refusal}");
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let mut layer = header.as_bytes().chain(std::io::repeat(0).take(size));
+        let mut file = tempfile::tempfile().unwrap();
+        if compression == Compression::Zstd {
+            zstd::stream::copy_encode(&mut layer, &mut file, 1).unwrap();
+        } else {
+            let mut packed = GzEncoder::new(&mut file, Level::best());
+            std::io::copy(&mut layer, &mut packed).unwrap();
+            packed.finish().unwrap();
+        }
+        assert!(file.metadata().unwrap().len() < 64 << 10);
+        std::io::Seek::rewind(&mut file).unwrap();
+        let layer = Layer { file, compression, diff_id: Digest([0; 32]) };
+        let limits = Limits { bytes_max: 64 << 30, bomb_bytes_min: 16 << 20, ..small() };
+        let refusal = convert(vec![layer], limits).expect_err("a refusal");
+        assert!(refusal.contains("bomb"), "{compression:?}: {refusal}");
+    }
 }
 
 #[test]

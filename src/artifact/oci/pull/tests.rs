@@ -6,15 +6,19 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use sha2::{Digest as _, Sha256};
+
 use super::*;
-use crate::artifact::fetch::HostPolicy;
+use crate::artifact::fetch::{FetchError, HostPolicy};
 
 /// Heads of the requests that have come.
-type Heads = Arc<Mutex<Vec<String>>>;
+pub type Heads = Arc<Mutex<Vec<String>>>;
 
 /// A server on the loopback that answers each request, alone on its connection, with what `answer`
 /// makes of its head and of how often its path has been asked for before.
-async fn serve(answer: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static) -> (String, Heads) {
+pub async fn serve(
+    answer: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static,
+) -> (String, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let heads = Heads::default();
@@ -38,7 +42,8 @@ async fn serve(answer: impl Fn(&str, usize) -> Vec<u8> + Send + Sync + 'static) 
     (address, heads)
 }
 
-fn reply(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+/// A whole answer.
+pub fn reply(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
@@ -258,13 +263,13 @@ async fn refusals_of_a_registry_have_names() {
         ("404 Not Found", |e| matches!(e, ImageError::NotInRegistry { .. })),
         (
             "429 Too Many Requests",
-            |e| matches!(e, ImageError::RateLimited { retry_after, .. } if retry_after.as_secs() == 7),
+            |e| matches!(e, ImageError::RateLimited { retry_after, .. } if retry_after.is_zero()),
         ),
         ("500 Internal Server Error", |e| matches!(e, ImageError::Registry { status: 500, .. })),
         ("503 Service Unavailable", |e| matches!(e, ImageError::Registry { status: 503, .. })),
     ];
     for (status, check) in table {
-        let (address, _) = serve(move |_, _| reply(status, "retry-after: 7\r\n", b"{}")).await;
+        let (address, _) = serve(move |_, _| reply(status, "retry-after: 0\r\n", b"{}")).await;
         let error = Puller::new(&address, &[]).pull(None).await.unwrap_err();
         assert!(check(&error), "{status}: {error:?}");
     }
