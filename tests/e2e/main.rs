@@ -9,6 +9,7 @@ mod console;
 mod crash;
 mod daemon;
 mod disks;
+mod examples;
 mod exec;
 mod expose;
 mod files;
