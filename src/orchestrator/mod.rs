@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
 
@@ -165,6 +166,8 @@ struct LiveParts {
     /// Told as the workload's log grows.
     log: Option<watch::Receiver<()>>,
     agent: Option<AgentInfo>,
+    /// Cancelled at the end of the machine.
+    ended: CancellationToken,
 }
 
 impl std::fmt::Debug for LiveParts {
@@ -184,6 +187,8 @@ impl Handle {
             parts.vsock = Some(machine.vsock());
             parts.console = Some(machine.console());
             parts.agent = None;
+            parts.ended.cancel();
+            parts.ended = CancellationToken::new();
         }
     }
 
@@ -206,6 +211,7 @@ impl Handle {
     fn withdraw(&self) {
         let mut parts = self.parts();
         (parts.vsock, parts.log, parts.agent) = (None, None, None);
+        parts.ended.cancel();
     }
 }
 

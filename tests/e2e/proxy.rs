@@ -359,7 +359,10 @@ fn a_crowd_and_a_slow_client_hold_up_nobody() {
 fn an_agent_that_is_stuck_is_named_and_its_vm_can_be_ended() {
     let guest = Guest::new();
     guest.serve(8080, ECHO);
+    guest.shell("mkdir /www && echo here >/www/index.html && httpd -p 127.0.0.1:8081 -h /www");
     assert_eq!(status(&guest.get("/api/v1/vms/one/agent/v1/health", "")), "200");
+    let seen = guest.get(&format!("{BASE}/8081/"), "");
+    assert_eq!(status(&seen), "200", "a server on the guest's loopback alone: {seen}");
     // Frozen by its own guest: it takes connections and answers none.
     guest.shell(
         "mkdir -p /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/stuck && \
@@ -371,7 +374,9 @@ fn an_agent_that_is_stuck_is_named_and_its_vm_can_be_ended() {
         let seen = guest.get(path, "Volant-Timeout-Ms: 3000\r\n");
         status(&seen) == "504" && seen.contains("guest_timeout")
     });
-    let seen = guest.get(&format!("{BASE}/8080/"), "Volant-Timeout-Ms: 3000\r\n");
+    // A port that the guest's own kernel opens does not need it; any other one does.
+    assert_eq!(status(&guest.get(&format!("{BASE}/8080/"), "")), "200");
+    let seen = guest.get(&format!("{BASE}/8082/"), "Volant-Timeout-Ms: 3000\r\n");
     assert!(status(&seen) == "504" && seen.contains("guest_timeout"), "{seen}");
     assert!(guest.0.ctl(&["vms", "create", "two", "--memory", "64"]).status.success());
     let out = guest.0.ctl(&["vms", "stop", "one"]);
