@@ -144,7 +144,7 @@ pub struct ServeFlags {
 /// `volantd ctl`.
 #[derive(Debug, Args)]
 pub struct CtlArgs {
-    /// Daemon: unix:///path or http://host:port
+    /// Daemon: unix:///path, http://host:port or https://host:port
     #[arg(long, env = "VOLANT_HOST", global = true)]
     pub host: Option<String>,
     /// File with the bearer token

@@ -58,6 +58,8 @@ pub struct Config {
     pub requests_per_second_max: u32,
     /// Log filter.
     pub log_level: String,
+    /// How clients reach the API by TCP.
+    pub http: HttpSettings,
     /// Where images may come from, and what they may take.
     pub images: ImageSettings,
     /// Where other files of VMs may come from.
@@ -85,6 +87,22 @@ impl Default for ArtifactSettings {
             folders: ["/boot", "/srv/volant"].map(PathBuf::from).to_vec(),
         }
     }
+}
+
+/// The table `[http]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Names that clients may use for this host, beside localhost and addresses.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may call the API, e.g. `https://console.example`.
+    pub cors_origins: Vec<String>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// PEM file with the certificate and those above it: with it, TCP is TLS.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    pub tls_key: Option<PathBuf>,
 }
 
 /// The table `[images]`.
@@ -156,6 +174,7 @@ struct File {
     allow: Option<Vec<String>>,
     requests_per_second_max: Option<u32>,
     log_level: Option<String>,
+    http: Option<HttpSettings>,
     images: Option<ImageSettings>,
     artifacts: Option<ArtifactSettings>,
 }
@@ -219,6 +238,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         huge_pages: flags.huge_pages.or(file.huge_pages).unwrap_or(true),
         memory_percent_max: flags.memory_percent_max.or(file.memory_percent_max).unwrap_or(90),
         log_bytes_max: flags.log_bytes_max.or(file.log_bytes_max).unwrap_or(16 << 20),
+        http: file.http.unwrap_or_default(),
         images: file.images.unwrap_or_default(),
         artifacts: file.artifacts.unwrap_or_default(),
         allow: flags.allow.or(file.allow).unwrap_or_default(),
@@ -244,6 +264,10 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
     }
     if !(1..=100).contains(&config.memory_percent_max) {
         return Err(ConfigError::Value("memory_percent_max: 1 to 100".to_owned()));
+    }
+    if config.http.tls_certificate.is_some() != config.http.tls_key.is_some() {
+        let text = "http.tls_certificate and http.tls_key: both or neither";
+        return Err(ConfigError::Value(text.to_owned()));
     }
     if config.log_bytes_max < LOG_BYTES_MIN {
         return Err(ConfigError::Value(format!("log_bytes_max: at least {LOG_BYTES_MIN}")));

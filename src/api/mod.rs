@@ -25,6 +25,7 @@ mod plugins;
 mod processes;
 mod rewind;
 mod server;
+mod tls;
 mod tokens;
 mod view;
 mod vm_access;
@@ -41,10 +42,11 @@ use std::collections::BTreeMap;
 use crate::orchestrator::Orchestrator;
 use crate::wire::{Health, SystemInfo};
 
-pub use access::{Auth, InvalidNetwork, NetworkList, authorize, protect};
+pub use access::{Auth, InvalidNetwork, NetworkList, Rules, authorize, protect};
 pub use agui::mount as mount_agui;
 pub use mcp::mount as mount_mcp;
 pub use server::{Listener, serve};
+pub use tls::{Tls, TlsError};
 
 /// Bytes of a request's body, but for what is streamed through the proxy.
 const BODY_LEN_MAX: usize = 32 * 1024 * 1024;

@@ -4,16 +4,17 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::uri::Scheme;
 use axum::response::Response;
+use axum::{Extension, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,7 @@ use tower_service::Service as _;
 
 use crate::api::access::Peer;
 use crate::api::rewind::Rewind;
+use crate::api::tls::Tls;
 
 /// Connections at once, per listener; a further one waits in the backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -46,8 +48,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Listener {
     /// Its file mode is its access list.
     Unix(UnixListener),
-    /// Clients must show a token.
-    Tcp(TcpListener),
+    /// Clients must show a token; with TLS they must speak it.
+    Tcp(TcpListener, Option<Tls>),
 }
 
 /// Serves `router` until `shutdown` is cancelled, then lets connections finish for a while.
@@ -84,15 +86,36 @@ async fn accept(
             let peer = Peer::Unix(stream.peer_cred().ok().map(|credentials| credentials.uid()));
             connections.spawn(connection(stream, peer, router.clone(), ended, permit));
         }
-        Listener::Tcp(listener) => {
+        Listener::Tcp(listener, tls) => {
             let (stream, address) = listener.accept().await?;
             let peer = Peer::Tcp(address);
             // Small answers should not wait for more.
             let _ = stream.set_nodelay(true);
-            connections.spawn(connection(stream, peer, router.clone(), ended, permit));
+            let router = router.clone();
+            match tls.clone() {
+                Some(tls) => connections.spawn(secured(stream, tls, peer, router, ended, permit)),
+                None => connections.spawn(connection(stream, peer, router, ended, permit)),
+            };
         }
     }
     Ok(())
+}
+
+async fn secured(
+    stream: TcpStream,
+    tls: Tls,
+    peer: Peer,
+    router: Router,
+    ended: CancellationToken,
+    permit: tokio::sync::OwnedSemaphorePermit,
+) {
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)) => accepted,
+        () = ended.cancelled() => return,
+    };
+    // A client that does not speak TLS, or goes away, ends its own connection only.
+    let Ok(Ok(stream)) = accepted else { return };
+    connection(stream, peer, router.layer(Extension(Scheme::HTTPS)), ended, permit).await;
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(

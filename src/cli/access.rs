@@ -52,7 +52,7 @@ pub struct AuditArgs {
 /// Flags of `volantd mcp`.
 #[derive(Debug, Args)]
 pub struct McpArgs {
-    /// Daemon: unix:///path or http://host:port
+    /// Daemon: unix:///path, http://host:port or https://host:port
     #[arg(long, env = "VOLANT_HOST")]
     pub host: Option<String>,
     /// File with the bearer token

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::ctl::tls;
 use crate::wire::Problem;
 
 const SOCKET_DEFAULT: &str = "/run/volant/volant.sock";
@@ -97,6 +98,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 enum Place {
     Unix(PathBuf),
     Tcp(String),
+    Tls(String),
+}
+
+impl Place {
+    fn parse(host: &str) -> Option<Place> {
+        let (scheme, rest) = host.split_once("://")?;
+        let address = rest.trim_end_matches('/').to_owned();
+        match scheme {
+            "unix" => Some(Place::Unix(rest.into())),
+            "http" => Some(Place::Tcp(address)),
+            "https" => Some(Place::Tls(address)),
+            _ => None,
+        }
+    }
 }
 
 /// Where the daemon is and what opens it.
@@ -114,16 +129,10 @@ impl Client {
     /// `host` is no place, or the token file cannot be read.
     pub fn new(host: Option<&str>, token_file: Option<&Path>) -> Result<Client, Failure> {
         let place = match host {
-            Some(host) => match (host.strip_prefix("unix://"), host.strip_prefix("http://")) {
-                (Some(path), _) => Place::Unix(path.into()),
-                (_, Some(address)) => Place::Tcp(address.trim_end_matches('/').to_owned()),
-                _ => {
-                    return Err(Failure {
-                        exit_code: 2,
-                        ..Failure::local("--host: unix:///path or http://host:port")
-                    });
-                }
-            },
+            Some(host) => Place::parse(host).ok_or_else(|| Failure {
+                exit_code: 2,
+                ..Failure::local("--host: unix:///path, http://host:port or https://host:port")
+            })?,
             None if std::os::unix::net::UnixStream::connect(SOCKET_DEFAULT).is_ok() => {
                 Place::Unix(SOCKET_DEFAULT.into())
             }
@@ -143,7 +152,7 @@ impl Client {
     fn name(&self) -> &str {
         match &self.place {
             Place::Unix(_) => "localhost",
-            Place::Tcp(address) => address,
+            Place::Tcp(address) | Place::Tls(address) => address,
         }
     }
 
@@ -155,10 +164,11 @@ impl Client {
         let dialled: std::io::Result<Box<dyn Stream>> = match &self.place {
             Place::Unix(path) => UnixStream::connect(path).await.map(|s| Box::new(s) as _),
             Place::Tcp(address) => TcpStream::connect(address).await.map(|s| Box::new(s) as _),
+            Place::Tls(address) => tls::connect(address).await.map(|s| Box::new(s) as _),
         };
         let place = match &self.place {
             Place::Unix(path) => path.display().to_string(),
-            Place::Tcp(address) => address.clone(),
+            Place::Tcp(address) | Place::Tls(address) => address.clone(),
         };
         dialled.map_err(|error| Failure::unreachable(&place, &error))
     }

@@ -21,6 +21,7 @@ mod socket;
 mod source;
 mod sse;
 mod terminal;
+mod tls;
 mod vm_access;
 mod vms;
 mod volumes;

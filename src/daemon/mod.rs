@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Auth, Listener, NetworkList};
+use crate::api::{self, Auth, Listener, NetworkList, Rules, Tls};
 use crate::artifact;
 use crate::artifact::fetch::{Fetcher, HostPolicy};
 use crate::artifact::folders::Folders;
@@ -76,14 +76,15 @@ async fn serve(config: Config) -> Result<()> {
     make_folder(&config.state_dir)?;
     let _lock = lock(&config.state_dir.join("lock"))?;
     let token = token::load_or_make(&config.token_file)?;
-    let listeners = listen(&config).await?;
+    let tls = load_tls(&config)?;
+    let listeners = listen(&config, tls.clone()).await?;
     let orchestrator = open_engine(&config).await?;
 
     let shutdown = CancellationToken::new();
-    let networks = NetworkList::parse(&config.allow).context("allow")?;
-    let auth = Auth::new(orchestrator.clone(), &token, networks, config.requests_per_second_max);
+    let auth = Auth::new(orchestrator.clone(), &token, rules(&config)?);
     let router = api::router(orchestrator.clone()).merge(proxy::router(orchestrator.clone()));
     let router = api::authorize(router, orchestrator.clone());
+    reload_on_hangup(tls.clone())?;
     let agui = api::mount_agui(router.clone(), orchestrator.clone());
     let mcp = api::mount_mcp(router.clone(), orchestrator.clone(), shutdown.child_token());
     let router = router.merge(agui).merge(mcp);
@@ -91,7 +92,7 @@ async fn serve(config: Config) -> Result<()> {
     let servers = TaskTracker::new();
     if let Some(address) = config.proxy_listen {
         let hosts = proxy::host_router(orchestrator.clone(), &config.proxy_domain);
-        let listener = Listener::Tcp(bind(address).await?);
+        let listener = Listener::Tcp(bind(address).await?, tls.clone());
         servers.spawn(api::serve(listener, hosts, shutdown.clone()));
     }
     for listener in listeners {
@@ -121,6 +122,40 @@ async fn serve(config: Config) -> Result<()> {
         _ = interrupt.recv() => tracing::warn!("second signal: leaving at once"),
     }
     let _ = fs::remove_file(&config.socket);
+    Ok(())
+}
+
+/// Who may connect, and how a request must look.
+fn rules(config: &Config) -> Result<Rules> {
+    let networks = |texts: &[String], what| NetworkList::parse(texts).context(what);
+    Ok(Rules {
+        allow: networks(&config.allow, "allow")?,
+        trusted_proxies: networks(&config.http.trusted_proxies, "http.trusted_proxies")?,
+        hosts: config.http.hosts.clone(),
+        origins: config.http.cors_origins.clone(),
+        requests_per_second: config.requests_per_second_max,
+    })
+}
+
+fn load_tls(config: &Config) -> Result<Option<Tls>> {
+    let files = config.http.tls_certificate.as_deref().zip(config.http.tls_key.as_deref());
+    files.map(|(certificate, key)| Ok(Tls::load(certificate, key)?)).transpose()
+}
+
+/// SIGHUP is the order to read the certificate again (`systemctl reload`); it never ends the daemon.
+fn reload_on_hangup(tls: Option<Tls>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.as_ref().map(Tls::reload) {
+                Some(Ok(())) => tracing::info!("the certificate was read again"),
+                Some(Err(error)) => {
+                    tracing::error!(error = %format!("{:#}", anyhow::Error::new(error)), "the old certificate stays")
+                }
+                None => {}
+            }
+        }
+    });
     Ok(())
 }
 
@@ -172,6 +207,7 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         proxy_authority: config
             .proxy_listen
             .map(|address| format!("{}:{}", config.proxy_domain, address.port())),
+        proxy_scheme: if config.http.tls_key.is_some() { "https" } else { "http" },
     };
     Ok(Orchestrator::open(engine, store, network, hypervisor, images).await?)
 }
@@ -247,7 +283,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-async fn listen(config: &Config) -> Result<Vec<Listener>> {
+async fn listen(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>> {
     let tcp = bind(config.listen).await?;
     let folder = config.socket.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -260,5 +296,5 @@ async fn listen(config: &Config) -> Result<Vec<Listener>> {
     let socket = &config.socket;
     let unix = UnixListener::bind(socket).with_context(|| format!("bind {}", socket.display()))?;
     fs::set_permissions(&config.socket, fs::Permissions::from_mode(0o660))?;
-    Ok(vec![Listener::Unix(unix), Listener::Tcp(tcp)])
+    Ok(vec![Listener::Unix(unix), Listener::Tcp(tcp, tls)])
 }

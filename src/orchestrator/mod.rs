@@ -114,6 +114,8 @@ pub struct EngineConfig {
     pub memory_mib_max: u64,
     /// Domain and port of the proxy's own listener, as they are in addresses.
     pub proxy_authority: Option<String>,
+    /// `http`, or `https` where it has a certificate.
+    pub proxy_scheme: &'static str,
 }
 
 /// Whether a call returns before the VM has got there.

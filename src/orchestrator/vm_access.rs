@@ -153,9 +153,10 @@ impl Orchestrator {
         let (path, query) = path
             .split_once('?')
             .map_or((path, String::new()), |(path, query)| (path, format!("{query}&")));
+        let scheme = self.shared.config.proxy_scheme;
         let slash = if path.starts_with('/') { "" } else { "/" };
         let url = format!(
-            "http://{port}-{name}.{authority}{slash}{path}?{query}\
+            "{scheme}://{port}-{name}.{authority}{slash}{path}?{query}\
              volant-expires={expires_unix_s}&volant-signature={signature}"
         );
         Ok(SignedAddress { url, expires_unix_s })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use hyper_util::client::legacy;
@@ -108,6 +109,7 @@ pub async fn forward(
     };
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>();
     origin.client = client.map(|ConnectInfo(address)| address.ip());
+    origin.tls = request.extensions().get::<Scheme>() == Some(&Scheme::HTTPS);
     let http2 = headers::wants_http2(request.headers());
     let upgrade = headers::upgrade(request.headers()).filter(|_| !http2);
     let upgrade = upgrade.map(|_| hyper::upgrade::on(&mut request));

@@ -28,6 +28,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub struct Origin {
     /// The client's address; none on a Unix socket.
     pub client: Option<std::net::IpAddr>,
+    /// Whether the client came by TLS.
+    pub tls: bool,
     /// Part of the path that the guest does not see.
     pub prefix: String,
     /// Host header for the guest.
@@ -113,7 +115,8 @@ pub fn for_guest(
 }
 
 fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let scheme = if origin.tls { "https" } else { "http" };
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     match HeaderValue::from_str(&origin.prefix) {
         Ok(prefix) if !origin.prefix.is_empty() => headers.insert(FORWARDED_PREFIX, prefix),
         _ => headers.remove(FORWARDED_PREFIX),
@@ -195,6 +198,7 @@ mod tests {
         let mut headers = map(pairs);
         let origin = Origin {
             client: Some([192, 0, 2, 7].into()),
+            tls: true,
             prefix: "/api/v1/vms/one/proxy/80".to_owned(),
             host: "localhost".to_owned(),
         };
@@ -244,7 +248,7 @@ mod tests {
         let seen =
             guest_sees(&[("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")], false);
         assert_eq!(text(&seen, "x-forwarded-for"), Some("10.0.0.1, 192.0.2.7"));
-        assert_eq!(text(&seen, "x-forwarded-proto"), Some("http"));
+        assert_eq!(text(&seen, "x-forwarded-proto"), Some("https"));
         assert_eq!(text(&seen, "x-forwarded-prefix"), Some("/api/v1/vms/one/proxy/80"));
     }
 

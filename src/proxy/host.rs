@@ -147,7 +147,7 @@ async fn serve(State(hosts): State<Hosts>, mut request: Request) -> Response {
         let hint = Some("`volantd ctl vms access` and `volantd ctl vms url` make them");
         return problem(StatusCode::UNAUTHORIZED, "unauthorized", text, hint);
     }
-    let origin = Origin { client: None, prefix: String::new(), host };
+    let origin = Origin { host, ..Origin::default() };
     let head_timeout = timeout(request.headers_mut());
     let target = Target { place: Place::Port(name, port), path: rest, origin, head_timeout };
     let answer = forward(&hosts.proxy, target, request).await;

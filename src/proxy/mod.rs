@@ -78,7 +78,7 @@ async fn to_port(
 async fn through(proxy: &Proxy, place: Place, segments: usize, mut request: Request) -> Response {
     let (prefix, rest) = path_after(request.uri(), segments);
     let (prefix, path) = (prefix.to_owned(), rest.to_owned());
-    let origin = Origin { client: None, prefix, host: HOST.to_owned() };
+    let origin = Origin { prefix, host: HOST.to_owned(), ..Origin::default() };
     let head_timeout = timeout(request.headers_mut());
     let target = Target { place, path, origin, head_timeout };
     forward(proxy, target, request).await.unwrap_or_else(|problem| problem)

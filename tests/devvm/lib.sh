@@ -56,7 +56,7 @@ readonly -a python_clients=(kubernetes==37.0.2 grpcio==1.85.3)
 install_clients() {
     local venv
     venv=$cache/clients/python-$(printf '%s\n' "${python_clients[@]}" | sha256sum | cut -c1-16)
-    install_missing tmux=tmux python3=python3
+    install_missing tmux=tmux python3=python3 openssl=openssl
     if [[ ! -e $venv/complete ]]; then
         echo "installing ${python_clients[*]} into $venv"
         python3 -c 'import ensurepip' 2>/dev/null || install_missing /usr/share/doc/python3-venv=python3-venv

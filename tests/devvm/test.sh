@@ -22,6 +22,15 @@ tests_without_guests() {
     done
 }
 
+step "guest kernel: build"
+install_kernel_tools
+install_devvm_tools
+kernel/build.sh >/dev/null
+mkdir -p "$target"
+# It waits for an emulator most of its time.
+kernel/check.sh >"$target/kernel-check.log" 2>&1 &
+check=$!
+
 "$here/lint.sh"
 
 step "tests without guests"
@@ -29,9 +38,11 @@ mapfile -t names < <(tests_without_guests)
 cargo test --locked --workspace --lib --bins "${names[@]}"
 
 step "guest kernel boots"
-install_kernel_tools
-install_devvm_tools
-kernel/check.sh
+if ! wait $check; then
+    cat "$target/kernel-check.log"
+    die "the kernel does not boot"
+fi
+cat "$target/kernel-check.log"
 
 # In place of this script: whoever stops it stops the suite, which then takes its devvm down.
 exec "$here/suite.sh" e2e

@@ -1,6 +1,8 @@
 //! A daemon of its own for one test: own state folder and socket; ended and removed afterwards.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use crate::client::Client;
 /// How long anything may take in emulation.
 const DEADLINE: Duration = Duration::from_secs(300);
 /// Between looks at a condition.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Address of the proxy's own listener.
 pub(crate) const PROXY: &str = "127.0.0.1:17780";
@@ -35,7 +37,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
         .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
         .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
         .args(["--proxy-listen", PROXY, "--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
-        .args(["--stop-timeout-ms", "20000", "--boot-timeout-ms", "300000"])
+        .args(["--stop-timeout-ms", "12000", "--boot-timeout-ms", "300000"])
         .env("VOLANT_CRASH_AT", crash_at)
         .env("VOLANT_LOG_BYTES_MAX", "65536")
         .stderr(log)
@@ -66,7 +68,7 @@ impl Daemon {
 
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + DEADLINE;
-        while !self.ctl(&["vms", "list"]).status.success() {
+        while self.look("/readyz").is_none() {
             let ended = self.child.try_wait().unwrap();
             let waiting = ended.is_none() && Instant::now() < deadline;
             assert!(waiting, "the daemon does not answer ({ended:?}); the log:\n{}", self.log());
@@ -74,7 +76,19 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> String {
+    /// What a GET answers, if it is answered well. Starting `ctl` takes the emulator longer than what
+    /// it asks for.
+    fn look(&self, path: &str) -> Option<serde_json::Value> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        let head = "Host: localhost\r\nConnection: close";
+        write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+    }
+
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
@@ -103,9 +117,13 @@ impl Daemon {
     }
 
     fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()) {
             // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
@@ -223,9 +241,7 @@ impl Daemon {
 
     pub(crate) fn wait_for_status(&self, name: &str, status: &str) {
         self.wait(&format!("{name} to be {status}"), || {
-            let out = self.ctl(&["vms", "get", name, "-o", "json"]);
-            let vm: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
-            vm["status"] == status
+            self.look(&format!("/api/v1/vms/{name}")).is_some_and(|vm| vm["status"] == status)
         });
     }
 

@@ -2,6 +2,7 @@
 //! never skips, where it is not. VOLANTD, VOLARY and VOLANT_KERNEL name what is tested.
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
+mod access;
 mod boot;
 mod build;
 mod client;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::daemon::Daemon;
 
 /// Less than a guest gets for its processes to end, before they are killed.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_daemon_that_is_told_to_end_lets_its_guests_finish() {

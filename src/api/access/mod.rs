@@ -9,6 +9,7 @@
 //! ```
 
 mod authorize;
+mod cors;
 mod idempotency;
 mod network;
 mod rate;
@@ -30,6 +31,7 @@ use crate::model::{Scope, VmName};
 use crate::orchestrator::Orchestrator;
 
 pub use authorize::authorize;
+use network::client_address;
 pub use network::{InvalidNetwork, NetworkList};
 use rate::RateLimit;
 
@@ -62,28 +64,37 @@ pub struct Principal {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
-/// What TCP clients must show and how much they may ask.
+/// From where TCP clients may come, and how much they may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Networks that may connect; none named means all.
+    pub allow: NetworkList,
+    /// Networks of proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: NetworkList,
+    /// Names of this host beside localhost and addresses, in lower case.
+    pub hosts: Vec<String>,
+    /// Origins of other sites whose pages may call.
+    pub origins: Vec<String>,
+    /// Requests each token has per second, 0 for no limit.
+    pub requests_per_second: u32,
+}
+
+/// What TCP clients must show.
 #[derive(Clone, Debug)]
 pub struct Auth {
     root_token: Arc<str>,
-    networks: Arc<NetworkList>,
+    rules: Arc<Rules>,
     rate: Arc<RateLimit>,
     orchestrator: Orchestrator,
 }
 
 impl Auth {
-    /// The token of the daemon's token file, which opens everything; the networks that may connect
-    /// by TCP (none named means all); requests each token has per second, 0 for no limit.
-    pub fn new(
-        orchestrator: Orchestrator,
-        root_token: &str,
-        networks: NetworkList,
-        requests_per_second: u32,
-    ) -> Auth {
+    /// The token of the daemon's token file opens everything.
+    pub fn new(orchestrator: Orchestrator, root_token: &str, rules: Rules) -> Auth {
         Auth {
             root_token: root_token.into(),
-            networks: Arc::new(networks),
-            rate: Arc::new(RateLimit::new(requests_per_second)),
+            rate: Arc::new(RateLimit::new(rules.requests_per_second)),
+            rules: Arc::new(rules),
             orchestrator,
         }
     }
@@ -107,9 +118,11 @@ impl Auth {
     }
 }
 
-/// Puts the first gate before every route of `router`.
+/// Puts the first gate before every route of `router`. Browsers ask without a token whether a page of
+/// another site may call, so that is answered before it.
 pub fn protect(router: Router, auth: Auth) -> Router {
-    router.layer(from_fn_with_state(auth, authenticate))
+    let cors = cors::layer(&auth.rules.origins);
+    router.layer(from_fn_with_state(auth, authenticate)).layer(cors)
 }
 
 async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
@@ -143,17 +156,18 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
             return Err(Refusal::new(status, "internal", text).into_response());
         }
     };
-    if let Some(refusal) = foreign(request) {
+    let rules = &auth.rules;
+    if let Some(refusal) = foreign(request, rules) {
         return Err(refusal.into_response());
     }
-    // The connection's own address: what a client writes into X-Forwarded-For counts for nothing.
-    if !auth.networks.contains(address.ip()) {
+    let client = client_address(address.ip(), &rules.trusted_proxies, request.headers());
+    if !rules.allow.is_empty() && !rules.allow.contains(client) {
         let text = "this address is in none of the allowed networks";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_network", text).into_response());
     }
     let shown = request.headers().get(header::AUTHORIZATION);
     let token = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let peer: Arc<str> = address.ip().to_string().into();
+    let peer: Arc<str> = client.to_string().into();
     let principal = token.and_then(|token| {
         let principal = auth.principal(token, Arc::clone(&peer));
         principal.or_else(|| auth.guest_principal(token, request, peer))
@@ -215,7 +229,7 @@ fn request_id(request: &Request) -> RequestId {
 
 /// A page of another site must not reach the API through the user's browser: it sends its Origin,
 /// or, after DNS rebinding, its own name as Host.
-fn foreign(request: &Request) -> Option<Refusal> {
+fn foreign(request: &Request, rules: &Rules) -> Option<Refusal> {
     let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let refuse = |code, text| Some(Refusal::new(StatusCode::FORBIDDEN, code, text));
     let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -228,11 +242,17 @@ fn foreign(request: &Request) -> Option<Refusal> {
         .strip_suffix(|c: char| c.is_ascii_digit())
         .map_or(host, |_| host.rsplit_once(':').map_or(host, |(name, _)| name));
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    if name != "localhost" && name.parse::<std::net::IpAddr>().is_err() {
-        return refuse("foreign_host", "the Host header names neither localhost nor an address");
+    let is_ours = |own: &String| own.eq_ignore_ascii_case(name);
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    if name != "localhost" && !is_address && !rules.hosts.iter().any(is_ours) {
+        let text = "the Host header names neither localhost, nor an address, nor one of http.hosts";
+        return refuse("foreign_host", text);
     }
     // An Origin that cannot be read, or `null`, is foreign as well.
     let origin = request.headers().get(header::ORIGIN)?.to_str().ok();
+    if origin.is_some_and(|origin| rules.origins.iter().any(|known| known == origin)) {
+        return None;
+    }
     match origin.and_then(|origin| origin.split_once("://")) {
         Some((_, origin)) if origin == host => None,
         _ => refuse("foreign_origin", "a page of another site"),
@@ -257,7 +277,18 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused() {
+        let rules = Rules {
+            hosts: vec!["box.example".to_owned()],
+            origins: vec!["https://console.example".to_owned()],
+            ..Rules::default()
+        };
         let table = [
+            (Some("Box.example:7777"), None, 200),
+            (Some("box.example"), Some("http://box.example"), 200),
+            (Some("box.example"), Some("https://console.example"), 200),
+            (Some("box.example"), Some("http://console.example"), 403),
+            (Some("box.example"), Some("https://console.example.evil"), 403),
+            (Some("console.example"), Some("https://console.example"), 403),
             (Some("127.0.0.1:7777"), None, 200),
             (Some("[::1]:7777"), None, 200),
             (Some("localhost:7777"), None, 200),
@@ -276,7 +307,7 @@ mod tests {
                     request = request.header(name, value);
                 }
             }
-            let refusal = foreign(&request.body(Body::empty()).unwrap());
+            let refusal = foreign(&request.body(Body::empty()).unwrap(), &rules);
             let seen = refusal.map_or(200, |refusal| refusal.into_response().status().as_u16());
             assert_eq!(seen, status, "{host:?} {origin:?}");
         }
