@@ -7,6 +7,7 @@ mod build;
 mod expose;
 mod file;
 mod images;
+mod life;
 mod operations;
 mod plugins;
 mod process;
@@ -25,6 +26,7 @@ pub use build::BuildArgs;
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
+pub use life::{LifeArgs, OnExpiryArg, TtlArgs};
 pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
@@ -233,6 +235,8 @@ pub enum VmsCommand {
         #[arg(long, default_value_t = 120)]
         timeout: u64,
     },
+    /// Let a VM's time be over after a while, or never
+    Ttl(TtlArgs),
     /// Remove a VM and all that is its own
     Delete {
         /// Name of the VM
@@ -367,6 +371,9 @@ pub struct CreateArgs {
     /// Port of the host that leads to it: [IP:][HOST-PORT:]GUEST-PORT[/udp]
     #[arg(long = "expose", value_name = "PORTS")]
     pub expose: Vec<String>,
+    /// How long it may live
+    #[command(flatten)]
+    pub life: LifeArgs,
     /// No serial console
     #[arg(long)]
     pub no_console: bool,

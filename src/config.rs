@@ -1,5 +1,6 @@
 //! Flags, variables and file resolved into one validated configuration: plain data.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub images: ImageSettings,
     /// Where other files of VMs may come from.
     pub artifacts: ArtifactSettings,
+    /// What E2B's SDKs get.
+    pub e2b: E2bSettings,
 }
 
 /// The table `[artifacts]`.
@@ -126,6 +129,24 @@ pub struct ImageSettings {
     pub overlay_mib: u64,
 }
 
+/// The table `[e2b]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct E2bSettings {
+    /// Virtual CPUs of a sandbox, unless a plugin says otherwise.
+    pub cpus: u32,
+    /// RAM of a sandbox in MiB, unless a plugin says otherwise.
+    pub memory_mib: u64,
+    /// Images by the names of templates, as in `base = "docker.io/library/debian:bookworm"`.
+    pub templates: BTreeMap<String, String>,
+}
+
+impl Default for E2bSettings {
+    fn default() -> E2bSettings {
+        E2bSettings { cpus: 1, memory_mib: 512, templates: BTreeMap::new() }
+    }
+}
+
 impl Default for ImageSettings {
     fn default() -> ImageSettings {
         let hosts = [
@@ -177,6 +198,7 @@ struct File {
     http: Option<HttpSettings>,
     images: Option<ImageSettings>,
     artifacts: Option<ArtifactSettings>,
+    e2b: Option<E2bSettings>,
 }
 
 /// Why there is no configuration.
@@ -241,6 +263,7 @@ pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigEr
         http: file.http.unwrap_or_default(),
         images: file.images.unwrap_or_default(),
         artifacts: file.artifacts.unwrap_or_default(),
+        e2b: file.e2b.unwrap_or_default(),
         allow: flags.allow.or(file.allow).unwrap_or_default(),
         requests_per_second_max: flags
             .requests_per_second_max

@@ -230,6 +230,7 @@ mod tests {
             cid: 3,
             created_at_ms: 7,
             updated_at_ms: 100 - i64::from(id),
+            expiry: None,
             timeline: Vec::new(),
             boot_exits: 0,
             workload: None,

@@ -8,6 +8,7 @@ mod body;
 mod builds;
 mod channel;
 mod console;
+mod e2b;
 mod error;
 mod events;
 mod exec;
@@ -35,7 +36,7 @@ mod volumes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::middleware::from_fn;
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use std::collections::BTreeMap;
 
@@ -44,6 +45,7 @@ use crate::wire::{Health, SystemInfo};
 
 pub use access::{Auth, InvalidNetwork, NetworkList, Rules, authorize, protect};
 pub use agui::mount as mount_agui;
+pub use e2b::{E2bSettings, by_host as e2b_by_host, mount as mount_e2b};
 pub use mcp::mount as mount_mcp;
 pub use server::{Listener, serve};
 pub use tls::{Tls, TlsError};
@@ -62,6 +64,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
+        .route("/api/v1/vms/{name}/ttl", put(vms::set_ttl))
         .route("/api/v1/vms/{name}/wait", get(vms::wait_for))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))

@@ -4,14 +4,15 @@ use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    AuditEntry, BootFrom, BootProtocol, CloudInit, Disk, Event, Image, ImageRoot, ImageWish,
-    InvalidSpec, Overlay, PluginArtifact, Token, Vm, VmName, VmState, VolumeMount, VolumeName,
+    AuditEntry, BootFrom, BootProtocol, CloudInit, Disk, Event, Expiry, Image, ImageRoot,
+    ImageWish, InvalidSpec, OnExpiry, Overlay, PluginArtifact, Token, Vm, VmName, VmState,
+    VolumeMount, VolumeName,
 };
-use crate::orchestrator::{InstalledVersion, Plugin, VmRequest};
+use crate::orchestrator::{InstalledVersion, Orchestrator, Plugin, VmRequest};
 use crate::wire::{
     ArtifactView, AuditView, BootStepView, BootView, CloudInitBody, CreateVm, DiskView, EventView,
-    ExitView, ImageView, PluginVersionView, PluginView, TokenView, VmImageView, VmView, VmVolume,
-    WorkloadView,
+    ExitView, ImageView, OnExpiryWord, PluginVersionView, PluginView, TokenView, VmImageView,
+    VmView, VmVolume, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -52,6 +53,11 @@ pub fn vm(vm: &Vm) -> VmView {
         boot_from: vm.spec.boot_from.as_str().to_owned(),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
+        expires_at: vm.expiry.map(|expiry| rfc3339(expiry.at_ms)),
+        on_expiry: vm.expiry.map(|expiry| match expiry.then {
+            OnExpiry::Delete => OnExpiryWord::Delete,
+            OnExpiry::Stop => OnExpiryWord::Stop,
+        }),
         boot: BootView { exits: vm.boot_exits, steps: steps.collect() },
     }
 }
@@ -146,6 +152,24 @@ pub fn image(image: &Image) -> ImageView {
         layer_bytes: image.layer_bytes,
         created_at: rfc3339(image.created_at_ms),
     }
+}
+
+/// The end of a time that begins now.
+///
+/// # Errors
+/// It is too short or too long.
+pub fn expiry(
+    orchestrator: &Orchestrator,
+    ttl_ms: Option<u64>,
+    then: OnExpiryWord,
+) -> Result<Option<Expiry>, Refusal> {
+    let then = match then {
+        OnExpiryWord::Delete => OnExpiry::Delete,
+        OnExpiryWord::Stop => OnExpiry::Stop,
+    };
+    let ttl_ms = ttl_ms.map(|ttl_ms| i64::try_from(ttl_ms).unwrap_or(i64::MAX));
+    let expiry = ttl_ms.map(|ttl_ms| orchestrator.expiry_in(ttl_ms, then));
+    Ok(expiry.transpose()?)
 }
 
 /// A request as the engine takes it; limits are the engine's to check.

@@ -16,7 +16,7 @@ use crate::api::list::{ListQuery, NoPage};
 use crate::api::view;
 use crate::model::{Vm, VmName, VmState};
 use crate::orchestrator::{Orchestrator, Wait};
-use crate::wire::{CreateVm, VmView};
+use crate::wire::{CreateVm, SetTtl, VmView};
 
 /// How long `wait=true` waits unless told otherwise, and at the most.
 const WAIT_MS_DEFAULT: u64 = 120_000;
@@ -118,7 +118,9 @@ pub async fn create(
     let plugin = plugin.as_deref().map(|name| (name, version.as_deref()));
     let wanted: Result<Vec<_>, Refusal> = body.expose.iter().map(exposure).collect();
     let wanted = wanted?;
-    let new = orchestrator.plan(plugin, view::request(body)?)?;
+    let expiry = view::expiry(&orchestrator, body.ttl_ms, body.on_expiry)?;
+    let mut new = orchestrator.plan(plugin, view::request(body)?)?;
+    new.expiry = expiry;
     let (mut vm, _) = orchestrator.create_exposed(new, wanted, start, patience.wait).await?;
     if start {
         vm = patience.settle(&orchestrator, vm).await?;
@@ -186,6 +188,21 @@ pub async fn restart(
     let patience = wait(query, false)?;
     let vm = orchestrator.restart(&VmName::try_from(name.as_str())?, patience.wait).await?;
     Ok(Json(view::vm(&patience.settle(&orchestrator, vm).await?)))
+}
+
+/// `PUT /api/v1/vms/{name}/ttl`.
+///
+/// # Errors
+/// A problem.
+pub async fn set_ttl(
+    State(orchestrator): State<Orchestrator>,
+    Path(name): Path<String>,
+    body: Result<Json<SetTtl>, JsonRejection>,
+) -> Answer {
+    let name = VmName::try_from(name.as_str())?;
+    let Json(SetTtl { ttl_ms, on_expiry }) = body?;
+    let expiry = view::expiry(&orchestrator, ttl_ms, on_expiry)?;
+    Ok(Json(view::vm(&orchestrator.set_expiry(&name, expiry).await?)))
 }
 
 /// Query of wait.

@@ -6,13 +6,15 @@ use std::time::Duration;
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{ChangeArgs, CreateArgs, Output, PhaseWord, VmsCommand};
+use crate::cli::{ChangeArgs, CreateArgs, OnExpiryArg, Output, PhaseWord, TtlArgs, VmsCommand};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::{
     actions, artifacts, console, copy, exec, expose, files, images, logs, operations, output,
     processes, vm_access, volumes,
 };
-use crate::wire::{CloudInitBody, CreateVm, DiskView, FetchPlugin, PullImage, VmView};
+use crate::wire::{
+    CloudInitBody, CreateVm, DiskView, FetchPlugin, OnExpiryWord, PullImage, SetTtl, VmView,
+};
 
 const NO_BODY: Option<&()> = None;
 
@@ -42,6 +44,11 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
             let timeout_ms = timeout.saturating_mul(1000);
             let path = path(&name, &format!("/wait?phase={phase}&timeout_ms={timeout_ms}"));
             output::vms(form, &[client.json(Method::GET, &path, NO_BODY).await?], true)?;
+        }
+        VmsCommand::Ttl(TtlArgs { name, ttl_ms, on_expiry }) => {
+            let body = SetTtl { ttl_ms, on_expiry: on_expiry.into() };
+            let vm = client.json(Method::PUT, &path(&name, "/ttl"), Some(&body)).await?;
+            output::vms(form, &[vm], true)?;
         }
         VmsCommand::Delete { name } => {
             let spinner = spinner("deleting");
@@ -151,6 +158,8 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         insecure: args.insecure,
         boot_from: args.boot_from,
         cloud_init,
+        ttl_ms: args.life.ttl_ms,
+        on_expiry: args.life.on_expiry.into(),
     };
     let spinner = spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);
@@ -178,6 +187,15 @@ fn cloud_init(args: &CreateArgs) -> Result<Option<CloudInitBody>, Failure> {
     let CloudInitBody { user_data, meta_data, network_config } = &documents;
     let any = user_data.is_some() || meta_data.is_some() || network_config.is_some();
     Ok(any.then_some(documents))
+}
+
+impl From<OnExpiryArg> for OnExpiryWord {
+    fn from(then: OnExpiryArg) -> OnExpiryWord {
+        match then {
+            OnExpiryArg::Delete => OnExpiryWord::Delete,
+            OnExpiryArg::Stop => OnExpiryWord::Stop,
+        }
+    }
 }
 
 /// Whether a VM that was waited for does what it is there for, or has done it.

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{self, Auth, Listener, NetworkList, Rules, Tls};
+use crate::api::{self, Auth, E2bSettings, Listener, NetworkList, Rules, Tls};
 use crate::artifact;
 use crate::artifact::fetch::{Fetcher, HostPolicy};
 use crate::artifact::folders::Folders;
@@ -87,11 +87,13 @@ async fn serve(config: Config) -> Result<()> {
     reload_on_hangup(tls.clone())?;
     let agui = api::mount_agui(router.clone(), orchestrator.clone());
     let mcp = api::mount_mcp(router.clone(), orchestrator.clone(), shutdown.child_token());
-    let router = router.merge(agui).merge(mcp);
+    let e2b = api::mount_e2b(router.clone(), orchestrator.clone(), e2b_settings(&config));
+    let router = router.merge(agui).merge(mcp).merge(e2b);
     let router = api::protect(router, auth);
     let servers = TaskTracker::new();
     if let Some(address) = config.proxy_listen {
         let hosts = proxy::host_router(orchestrator.clone(), &config.proxy_domain);
+        let hosts = api::e2b_by_host(router.clone(), hosts, &config.proxy_domain);
         let listener = Listener::Tcp(bind(address).await?, tls.clone());
         servers.spawn(api::serve(listener, hosts, shutdown.clone()));
     }
@@ -204,9 +206,7 @@ async fn open_engine(config: &Config) -> Result<Orchestrator> {
         sources: sources(config, &images)?,
         huge_pages: config.huge_pages,
         memory_mib_max: host_memory_mib()? * u64::from(config.memory_percent_max) / 100,
-        proxy_authority: config
-            .proxy_listen
-            .map(|address| format!("{}:{}", config.proxy_domain, address.port())),
+        proxy_authority: proxy_authority(config),
         proxy_scheme: if config.http.tls_key.is_some() { "https" } else { "http" },
     };
     Ok(Orchestrator::open(engine, store, network, hypervisor, images).await?)
@@ -221,6 +221,22 @@ fn sources(config: &Config, images: &Images) -> Result<Sources> {
     let folders = Folders { named: settings.folders.clone(), own: images.store().folders() };
     let fetcher = Fetcher::new(policy).context("set up TLS")?;
     Ok(Sources { fetcher, folders: Arc::new(folders) })
+}
+
+/// Domain and port below which ports of VMs have names.
+fn proxy_authority(config: &Config) -> Option<String> {
+    let address = config.proxy_listen?;
+    Some(format!("{}:{}", config.proxy_domain, address.port()))
+}
+
+fn e2b_settings(config: &Config) -> E2bSettings {
+    let settings = config.e2b.clone();
+    E2bSettings {
+        templates: settings.templates,
+        cpus: settings.cpus,
+        memory_mib: settings.memory_mib,
+        domain: proxy_authority(config),
+    }
 }
 
 fn open_images(config: &Config) -> Result<Images> {

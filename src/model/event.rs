@@ -31,11 +31,13 @@ pub enum EventKind {
     WorkloadFinished,
     /// The workload is given up.
     WorkloadFailed,
+    /// The VM's time is over.
+    Expired,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [EventKind; 12] = [
+    pub const ALL: [EventKind; 13] = [
         EventKind::Created,
         EventKind::Starting,
         EventKind::Running,
@@ -48,6 +50,7 @@ impl EventKind {
         EventKind::WorkloadExited,
         EventKind::WorkloadFinished,
         EventKind::WorkloadFailed,
+        EventKind::Expired,
     ];
 
     /// The word on the wire and in the store.
@@ -65,6 +68,7 @@ impl EventKind {
             EventKind::WorkloadExited => "VM_WORKLOAD_EXITED",
             EventKind::WorkloadFinished => "VM_WORKLOAD_FINISHED",
             EventKind::WorkloadFailed => "VM_WORKLOAD_FAILED",
+            EventKind::Expired => "VM_EXPIRED",
         }
     }
 }

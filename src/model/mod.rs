@@ -6,6 +6,7 @@
 mod access;
 mod boot;
 mod event;
+mod expiry;
 mod exposure;
 mod image;
 mod medium;
@@ -18,6 +19,7 @@ mod workload;
 pub use access::{AuditEntry, Repeat, Scope, Token};
 pub use boot::{BootFrom, CloudInit};
 pub use event::{Event, EventKind};
+pub use expiry::{Expiry, OnExpiry};
 pub use exposure::{Exposure, Transport};
 pub use image::{Digest, Image, ImageReference, ImageRoot, ImageWish, InvalidReference, Overlay};
 pub use medium::{Medium, MediumFormat, MediumRole};

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootFrom, CloudInit, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName, VolumeMount,
-    Workload,
+    BootFrom, CloudInit, Expiry, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName,
+    VolumeMount, Workload,
 };
 
 /// A VM's number: never used again after the VM is deleted.
@@ -259,6 +259,8 @@ pub struct NewVm {
     pub image: Option<ImageWish>,
     /// Files that are brought first; the specification has their paths then.
     pub media: Vec<Medium>,
+    /// When its time is over, if it has an end.
+    pub expiry: Option<Expiry>,
 }
 
 /// One step of a start, for the boot timeline.
@@ -297,6 +299,8 @@ pub struct Vm {
     pub created_at_ms: i64,
     /// Milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
+    /// When its time is over, if it has an end.
+    pub expiry: Option<Expiry>,
     /// Steps of the latest start; empty when the daemon has not started it itself.
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns of the latest start until the agent answered; 0 before.

@@ -18,7 +18,7 @@ use crate::orchestrator::machine::{Live, connect};
 use crate::orchestrator::monitor::{self, LogPlace, Monitor};
 use crate::orchestrator::policy::{Admit, Change, admit};
 use crate::orchestrator::start::{self, Started, reason};
-use crate::orchestrator::{Error, Handle, Shared, now_ms, overlay};
+use crate::orchestrator::{Error, Handle, Shared, life, now_ms, overlay};
 use crate::sys::crash;
 use crate::vmm::Exit;
 
@@ -37,7 +37,7 @@ pub struct Command {
 }
 
 impl Command {
-    fn refuse(self, error: Error) {
+    pub(super) fn refuse(self, error: Error) {
         // Whoever asked may have gone.
         let _ = self.accepted.send(Err(error));
     }
@@ -55,6 +55,9 @@ pub struct Driver {
     pub commands: mpsc::Receiver<Command>,
     /// The machine, while there is one.
     pub running: Option<Running>,
+    /// What the end of its time asks for is not tried before, so that a store that fails is not
+    /// asked in a loop.
+    pub expire_after: Option<Instant>,
 }
 
 /// A machine that is up.
@@ -75,9 +78,17 @@ impl std::fmt::Debug for Driver {
 }
 
 /// The next report of a monitor that there may not be.
-async fn next_report(monitor: &mut Option<Monitor>) -> WorkloadReport {
-    match monitor {
+async fn next_report(monitor: Option<&mut Option<Monitor>>) -> WorkloadReport {
+    match monitor.and_then(Option::as_mut) {
         Some(monitor) => monitor.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a machine that there may not be.
+async fn next_exit(exit: Option<&mut oneshot::Receiver<Exit>>) -> Option<Exit> {
+    match exit {
+        Some(exit) => exit.await.ok(),
         None => std::future::pending().await,
     }
 }
@@ -104,6 +115,9 @@ impl Driver {
             match (admitted, command.change) {
                 (Err(error), _) => command.refuse(error),
                 (Ok(Admit::Nothing), _) => self.finish(command),
+                (Ok(Admit::Do), Change::SetExpiry(expiry)) => {
+                    self.change_expiry(command, expiry).await
+                }
                 (Ok(Admit::Do), Change::Start) => next = self.begin_start(command).await,
                 (Ok(Admit::Do), Change::Stop) => {
                     self.stop().await;
@@ -124,15 +138,25 @@ impl Driver {
         }
     }
 
-    /// The next command; meanwhile the end of the machine is taken note of, before any command.
+    /// The next command, which may be what the end of the VM's time asks for; meanwhile the end of
+    /// the machine is taken note of, before any command.
     async fn wait(&mut self) -> Option<Command> {
         loop {
-            let Some(running) = &mut self.running else { return self.commands.recv().await };
+            let is_over = life::is_over(self.vm.borrow().expiry, self.expire_after);
+            let (exit, monitor) = match &mut self.running {
+                Some(Running { exit, monitor, .. }) => (Some(exit), Some(monitor)),
+                None => (None, None),
+            };
             tokio::select! {
                 biased;
-                ended = &mut running.exit => self.ended(ended.ok()).await,
-                report = next_report(&mut running.monitor) => self.reported(report).await,
+                ended = next_exit(exit) => self.ended(ended).await,
+                report = next_report(monitor) => self.reported(report).await,
                 command = self.commands.recv() => return command,
+                then = is_over => {
+                    if let Some(command) = self.expired(then).await {
+                        return Some(command);
+                    }
+                }
             }
         }
     }
@@ -166,7 +190,7 @@ impl Driver {
         Some(Monitor::start(live.machine()?.vsock(), place, &self.handle).await)
     }
 
-    fn finish(&self, command: Command) {
+    pub(super) fn finish(&self, command: Command) {
         let vm = self.vm.borrow().clone();
         let _ = command.accepted.send(Ok(vm.clone()));
         let _ = command.done.send(Ok(vm));
@@ -230,6 +254,7 @@ impl Driver {
                         interrupted.cancel();
                         then = Some(next);
                     }
+                    Change::SetExpiry(expiry) => self.change_expiry(next, expiry).await,
                     _ => next.refuse(Error::State { state: "starting", what: "wait until it runs" }),
                 },
             }

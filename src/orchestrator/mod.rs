@@ -12,6 +12,7 @@ mod error;
 mod expose;
 mod files;
 mod images;
+mod life;
 mod machine;
 mod media;
 mod monitor;
@@ -342,6 +343,7 @@ impl Orchestrator {
             vm: published,
             commands: queue,
             running: None,
+            expire_after: None,
         };
         let mut vms = self.shared.vms.write().unwrap_or_else(PoisonError::into_inner);
         vms.insert(name, Arc::clone(&handle));

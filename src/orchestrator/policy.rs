@@ -1,6 +1,6 @@
 //! What may be done to a VM in which state. Pure: no I/O, no clock.
 
-use crate::model::VmState;
+use crate::model::{Expiry, VmState};
 use crate::orchestrator::Error;
 
 /// A change that a client asks for.
@@ -14,6 +14,8 @@ pub enum Change {
     Restart,
     /// Remove it.
     Delete,
+    /// Let its time be over then, or never.
+    SetExpiry(Option<Expiry>),
 }
 
 /// The answer to an admitted change.
@@ -33,7 +35,7 @@ pub fn admit(state: &VmState, change: Change) -> Result<Admit, Error> {
     let deny = |what| Err(Error::State { state: state.as_str(), what });
     match (state, change) {
         (VmState::Deleting, _) => deny("it is being deleted"),
-        (_, Change::Delete) => Ok(Admit::Do),
+        (_, Change::Delete | Change::SetExpiry(_)) => Ok(Admit::Do),
         (VmState::Stopped | VmState::Failed { .. }, Change::Start | Change::Restart) => {
             Ok(Admit::Do)
         }
@@ -72,5 +74,6 @@ mod tests {
         assert_eq!(row(Change::Stop), "ddx==x");
         assert_eq!(row(Change::Restart), "xdxddx");
         assert_eq!(row(Change::Delete), "dddddx");
+        assert_eq!(row(Change::SetExpiry(None)), "dddddx");
     }
 }

@@ -19,6 +19,7 @@ use crate::store::SECRET_LEN;
 const LIFE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Separate what is made from one secret.
 const TOKEN_LABEL: &str = "volant-token-v1";
+const GUEST_LABEL: &str = "volant-guest-v1";
 const ADDRESS_LABEL: &str = "volant-address-v1";
 
 /// A VM's secret, if it has one.
@@ -48,6 +49,10 @@ impl Access {
 
     fn token(&self) -> Option<String> {
         self.keyed(TOKEN_LABEL).map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    fn guest_token(&self) -> Option<String> {
+        self.keyed(GUEST_LABEL).map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
     }
 
     fn signature(&self, port: u16, expires_unix_s: u64) -> Option<String> {
@@ -167,6 +172,28 @@ impl Orchestrator {
         self.find(name).is_ok_and(|handle| same(handle.access.token(), token))
     }
 
+    /// The token that opens a VM's processes and files, and nothing else. The VM gets a secret if it
+    /// has none.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn guest_token(&self, name: &VmName) -> Result<String, Error> {
+        if self.find(name)?.access.secret().is_none() {
+            self.access_renew(name).await?;
+        }
+        self.known_guest_token(name).ok_or(Error::Internal("a token was not made"))
+    }
+
+    /// The same, if it was given out before.
+    pub fn known_guest_token(&self, name: &VmName) -> Option<String> {
+        self.find(name).ok()?.access.guest_token()
+    }
+
+    /// Whether a token opens the processes and files of a VM.
+    pub fn guest_token_opens(&self, name: &VmName, token: &str) -> bool {
+        same(self.known_guest_token(name), token)
+    }
+
     /// Whether a signature opens this port of a VM now.
     pub fn signature_opens(
         &self,
@@ -191,6 +218,10 @@ mod tests {
         assert!(!same(access.token(), ""), "no secret opens nothing");
         access.set(Some([7; SECRET_LEN]));
         let (token, signature) = (access.token().unwrap(), access.signature(80, 1).unwrap());
+        assert!(
+            !same(access.guest_token(), &token)
+                && !same(access.token(), &access.guest_token().unwrap())
+        );
         assert!(same(access.token(), &token) && !same(access.token(), &signature));
         assert!(!same(access.signature(81, 1), &signature));
         assert!(!same(access.signature(80, 2), &signature));

@@ -140,10 +140,9 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
-        let labels = request.labels;
-        let image = request.image;
-        let media = Vec::new();
-        return Ok(NewVm { name: request.name, spec, runtime, plugin: None, labels, image, media });
+        let (name, labels, image) = (request.name, request.labels, request.image);
+        let (plugin, media) = (None, Vec::new());
+        return Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry: None });
     };
     if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
@@ -180,7 +179,8 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         (image, _) => image,
     };
     let image = image.map(|wish| ImageWish { workload: for_image, ..wish });
-    Ok(NewVm { name: request.name, spec, runtime, plugin, labels, image, media })
+    let name = request.name;
+    Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry: None })
 }
 
 fn unsupported_by(refused: Refused) -> MergeError {

@@ -15,6 +15,8 @@ use crate::proxy::headers::Origin;
 
 /// Header with a VM's token; the guest does not see it.
 const TOKEN: HeaderName = HeaderName::from_static("volant-token");
+/// The same by E2B's name.
+const TRAFFIC_TOKEN: HeaderName = HeaderName::from_static("e2b-traffic-access-token");
 /// Cookie that a signed address leaves, so that what a page loads is opened too.
 const COOKIE: &str = "volant-access";
 /// Words of a signed address's query.
@@ -130,7 +132,8 @@ async fn serve(State(hosts): State<Hosts>, mut request: Request) -> Response {
     let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let (rest, in_query) = take_signed(wanted);
     let headers = request.headers_mut();
-    let token = headers.remove(TOKEN);
+    let (token, other) = (headers.remove(TOKEN), headers.remove(TRAFFIC_TOKEN));
+    let token = token.or(other);
     let in_cookie = take_cookie(headers);
     let engine = &hosts.proxy.orchestrator;
     let opens = |signed: &Signed| {

@@ -3,9 +3,9 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::{
-    ArtifactEntry, BootFrom, BootProtocol, CloudInit, Digest, Disk, EventKind, Image, ImageRoot,
-    NewVm, Overlay, PluginName, PluginRef, PluginVersion, VmName, VmSpec, VmState, VolumeMount,
-    VolumeName, VolumeState, Workload,
+    ArtifactEntry, BootFrom, BootProtocol, CloudInit, Digest, Disk, EventKind, Expiry, Image,
+    ImageRoot, NewVm, OnExpiry, Overlay, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
+    VmState, VolumeMount, VolumeName, VolumeState, Workload,
 };
 
 fn workload() -> Workload {
@@ -49,6 +49,7 @@ fn new(name: &str) -> NewVm {
         labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
         image: None,
         media: Vec::new(),
+        expiry: Some(Expiry { at_ms: 1_700_000_000_000, then: OnExpiry::Stop }),
     }
 }
 
@@ -68,7 +69,11 @@ async fn a_vm_survives_reopening_with_all_its_fields() {
     assert_eq!(made.spec, new("a").spec);
     drop(store);
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.list_vms().await.unwrap(), [made]);
+    assert_eq!(store.list_vms().await.unwrap(), std::slice::from_ref(&made));
+    assert_eq!(made.expiry, new("a").expiry);
+    let changed = store.set_expiry(made.id, None, 8).await.unwrap().unwrap();
+    assert_eq!((changed.expiry, changed.updated_at_ms), (None, 8));
+    assert_eq!(store.list_vms().await.unwrap(), [changed]);
 }
 
 #[tokio::test]

@@ -7,15 +7,16 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BootFrom, BootProtocol, CloudInit, Disk, Event, EventKind, Mac, NewVm, PluginName, PluginRef,
-    PluginVersion, Vm, VmId, VmName, VmSpec, VmState, Workload,
+    BootFrom, BootProtocol, CloudInit, Disk, Event, EventKind, Expiry, Mac, NewVm, OnExpiry,
+    PluginName, PluginRef, PluginVersion, Vm, VmId, VmName, VmSpec, VmState, Workload,
 };
 use crate::store::{Store, StoreError, events, images, plugins, sqlite, volumes};
 
 const COLUMNS: &str = "v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
     l.address, v.disks, v.boot_protocol, v.workload, \
-    v.plugin, v.plugin_version, v.labels, v.image, v.boot_from, v.cloud_init";
+    v.plugin, v.plugin_version, v.labels, v.image, v.boot_from, v.cloud_init, v.expires_at_ms, \
+    v.on_expiry";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -84,6 +85,29 @@ impl Store {
         .await
     }
 
+    /// Changes when a VM's time is over; `None` if the VM is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_expiry(
+        &self,
+        id: VmId,
+        expiry: Option<Expiry>,
+        now_ms: i64,
+    ) -> Result<Option<Vm>, StoreError> {
+        self.transact(move |tx| {
+            let (at_ms, then) = expiry_columns(expiry);
+            tx.execute(
+                "UPDATE vms SET expires_at_ms = ?1, on_expiry = ?2, updated_at_ms = ?3 \
+                 WHERE id = ?4",
+                params![at_ms, then, now_ms, id.0],
+            )
+            .map_err(sqlite("store the end of a VM's time"))?;
+            find(tx, "v.id = ?1", &[&id.0])
+        })
+        .await
+    }
+
     /// Removes the VM and its lease and tells it, as one change.
     ///
     /// # Errors
@@ -130,11 +154,13 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
     let disks: Vec<DiskText> = spec.disks.iter().map(disk).collect();
     let disks = serde_json::to_string(&disks).unwrap_or_default();
     let memory = i64::try_from(spec.memory_mib).unwrap_or(i64::MAX);
+    let (expires_at_ms, on_expiry) = expiry_columns(new.expiry);
     let inserted = tx.execute(
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
          kernel_cmdline, env, console, disks, boot_protocol, workload, plugin, \
-         plugin_version, labels, image, boot_from, cloud_init, created_at_ms, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, \
-         ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?20)",
+         plugin_version, labels, image, boot_from, cloud_init, created_at_ms, updated_at_ms, \
+         expires_at_ms, on_expiry) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?20, ?21, ?22)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -155,7 +181,9 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             images::to_text(spec.image.as_ref()),
             spec.boot_from.as_str(),
             seed_text(spec.cloud_init.as_ref()),
-            now
+            now,
+            expires_at_ms,
+            on_expiry
         ],
     );
     match inserted {
@@ -220,7 +248,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
                 .ok_or_else(|| corrupt("boot_protocol"))?,
             workload: workload_of(&text(17)?)?,
             image: images::from_text(&text(21)?)?,
-            volumes: volumes::mounts_of(&text(24)?)?,
+            volumes: volumes::mounts_of(&text(26)?)?,
             boot_from: BootFrom::from_word(&text(22)?).ok_or_else(|| corrupt("boot_from"))?,
             cloud_init: seed_of(&text(23)?)?,
         },
@@ -241,6 +269,7 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
         cid: u32::try_from(id + CID_FIRST - 1).map_err(|_| corrupt("id"))?,
         created_at_ms: number(12)?,
         updated_at_ms: number(13)?,
+        expiry: expiry_of(number(24)?, &text(25)?)?,
         timeline: Vec::new(),
         boot_exits: 0,
         workload: None,
@@ -264,6 +293,20 @@ fn seed_of(text: &str) -> Result<Option<CloudInit>, StoreError> {
     let (user_data, meta_data, network_config): SeedText =
         serde_json::from_str(text).map_err(|_| StoreError::Corrupt("cloud_init".to_owned()))?;
     Ok(Some(CloudInit { user_data, meta_data, network_config }))
+}
+
+fn expiry_columns(expiry: Option<Expiry>) -> (i64, &'static str) {
+    expiry
+        .map_or((0, OnExpiry::default().as_str()), |Expiry { at_ms, then }| (at_ms, then.as_str()))
+}
+
+fn expiry_of(at_ms: i64, then: &str) -> Result<Option<Expiry>, StoreError> {
+    if at_ms == 0 {
+        return Ok(None);
+    }
+    let then = OnExpiry::from_word(then);
+    let then = then.ok_or_else(|| StoreError::Corrupt("on_expiry".to_owned()))?;
+    Ok(Some(Expiry { at_ms, then }))
 }
 
 fn workload_text(workload: Option<&Workload>) -> String {

@@ -4,7 +4,12 @@
 mod access;
 mod artifact;
 mod build;
+/// E2B's control plane.
+pub mod e2b;
+/// E2B's services in a sandbox.
+pub mod envd;
 mod event;
+mod expiry;
 mod exposure;
 mod file;
 mod images;
@@ -25,6 +30,7 @@ pub use access::{AuditView, CreateToken, CreatedToken, TokenView};
 pub use artifact::{BroughtView, FetchPlugin, StoredView};
 pub use build::BuiltView;
 pub use event::{EventView, EventsView};
+pub use expiry::{OnExpiryWord, SetTtl};
 pub use exposure::ExposureView;
 pub use file::{
     FileEventView, FileListView, FileView, GuestMetricsView, GuestView, MoveBody, PortView,
@@ -122,6 +128,13 @@ pub struct CreateVm {
     /// Documents for a guest that runs cloud-init; each takes the place of the plugin's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInitBody>,
+    /// How long it may live, in milliseconds from now; without an end if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 315_360_000_000_u64))]
+    pub ttl_ms: Option<u64>,
+    /// What follows the end of that time.
+    #[serde(default)]
+    pub on_expiry: OnExpiryWord,
 }
 
 /// Documents for cloud-init, on a disk for its data source NoCloud.
@@ -219,6 +232,12 @@ pub struct VmView {
     pub created_at: String,
     /// RFC 3339, UTC.
     pub updated_at: String,
+    /// When its time is over, if it has an end: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// What follows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_expiry: Option<OnExpiryWord>,
     /// The latest start.
     pub boot: BootView,
 }

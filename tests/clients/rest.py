@@ -79,7 +79,7 @@ def tokens_open_what_they_should():
         if scope == "read":
             assert status not in (401, 403), (method, path, status)
         else:
-            assert status == 403 and json.loads(text)["code"] == "insufficient_scope", (method, path, status, text)
+            assert status == 403 and b"insufficient_scope" in text, (method, path, status, text)
         for header in ["host", "origin"]:
             evil = {header: "evil.example" if header == "host" else "http://evil.example"}
             assert send(method, filled, ROOT, headers=evil)[0] == 403, (method, path, header)

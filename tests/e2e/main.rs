@@ -18,6 +18,7 @@ mod host;
 mod images;
 mod input;
 mod interface;
+mod life;
 mod many;
 mod media;
 mod network;

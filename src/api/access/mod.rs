@@ -25,6 +25,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use crate::api::e2b;
 use crate::api::error::Refusal;
 use crate::api::operations::{self, Access};
 use crate::model::{Scope, VmName};
@@ -128,10 +129,12 @@ pub fn protect(router: Router, auth: Auth) -> Router {
 async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(&request);
     request.extensions_mut().insert(request_id.clone());
-    let mut response = match admit(&auth, &mut request) {
+    let path = request.uri().path().to_owned();
+    let response = match admit(&auth, &mut request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal,
     };
+    let mut response = e2b::reshape(&path, response).await;
     if let Ok(value) = HeaderValue::from_str(&request_id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -166,13 +169,19 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_network", text).into_response());
     }
     let shown = request.headers().get(header::AUTHORIZATION);
-    let token = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let bearer = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let token = bearer.or_else(|| e2b::api_key(request));
     let peer: Arc<str> = client.to_string().into();
     let principal = token.and_then(|token| {
         let principal = auth.principal(token, Arc::clone(&peer));
-        principal.or_else(|| auth.guest_principal(token, request, peer))
+        principal.or_else(|| auth.guest_principal(token, request, Arc::clone(&peer)))
     });
+    let principal =
+        principal.or_else(|| e2b::principal(&auth.orchestrator, request, Arc::clone(&peer)));
     let Some(principal) = principal else {
+        if let Some(gone) = e2b::refused(&auth.orchestrator, request) {
+            return Err(gone);
+        }
         return if token.is_none() && is_open(request) {
             Ok(())
         } else {

@@ -8,6 +8,7 @@
 mod access;
 mod agui;
 mod call;
+mod e2b;
 mod exposures;
 mod files;
 mod guest;
@@ -171,6 +172,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         volumes::OPERATIONS,
         plugins::OPERATIONS,
         agui::OPERATIONS,
+        e2b::OPERATIONS,
         access::OPERATIONS,
     ];
     #[cfg(feature = "mcp-fixtures")]

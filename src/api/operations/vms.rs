@@ -6,7 +6,7 @@ use crate::api::list::ListQuery;
 use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
 use crate::api::{console, logs, vms};
 use crate::model::Scope;
-use crate::wire::{CreateVm, ExecBody, ExecView, OpenApiDocument, TerminalView, VmView};
+use crate::wire::{CreateVm, ExecBody, ExecView, OpenApiDocument, SetTtl, TerminalView, VmView};
 
 const TO_GUEST: Skin = Skin::Absent("passes bytes through; its meaning is the guest's");
 
@@ -119,6 +119,22 @@ pub const OPERATIONS: &[Operation] = &[
         answer: Answer::Json(200, of::<VmView>),
         tool: Skin::As("vm_restart"),
         verb: Skin::As("vms restart"),
+    },
+    Operation {
+        id: "setVMTtl",
+        title: "Set how long a VM may live",
+        description: "Lets a VM be deleted, or stopped, after ttl_ms milliseconds from now, in place \
+                      of an earlier end; without ttl_ms its time has no end.",
+        method: Method::PUT,
+        path: "/api/v1/vms/{name}/ttl",
+        aliases: &[],
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::DESTROYS,
+        query: None,
+        body: Some(Body::Json(of::<SetTtl>)),
+        answer: Answer::Json(200, of::<VmView>),
+        tool: Skin::As("vm_ttl"),
+        verb: Skin::As("vms ttl"),
     },
     Operation {
         id: "waitForVM",
