@@ -23,6 +23,7 @@ fi
     if [[ ! -e $base/complete ]]; then
         rm -rf "$base"
         mkdir -p "$base" "$work/tree"
+        # shellcheck disable=SC2016 # mmdebstrap's shell expands it
         mmdebstrap --quiet --variant=minbase --include=systemd-sysv,cloud-init \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
             --dpkgopt='path-exclude=/usr/share/locale/*' --customize-hook='rm -rf "$1"/var/lib/apt/lists/*' \

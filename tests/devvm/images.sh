@@ -70,6 +70,7 @@ fi
         --config.cmd -m --config.cmd http.server --config.cmd 8000 --config.workingdir /srv \
         --config.user www-data --config.volume /data
     # Without what only its compiler of queries needs, and the cluster that Debian makes.
+    # shellcheck disable=SC2016 # mmdebstrap's shell expands it
     tree postgresql attr,postgresql-15 --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
         --dpkgopt='path-exclude=/usr/lib/*/libz3.*' \
         --dpkgopt='path-exclude=/usr/lib/postgresql/*/bitcode/*' \

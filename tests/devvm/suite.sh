@@ -52,7 +52,7 @@ kernel=$("$root/kernel/build.sh")
 export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
 build_agent
 build_suite "$suite"
-if [[ $suite == e2e ]]; then
+if [[ $suite != bench ]]; then
     export VOLANT_TEST_DISKS=${VOLANT_TEST_DISKS:-$("$here/disks.sh" "$agent")}
 fi
 

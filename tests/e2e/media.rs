@@ -101,10 +101,14 @@ fn a_plugin_by_address_and_checksum_just_runs() {
         "initramfs": { "url": format!("http://{HOST}/initramfs"), "checksum": initramfs_sum },
         "resources": { "cpu_cores": 1, "memory_mb": 96 },
         "workload": { "entrypoint": ["sleep", "100000"] },
-        "disks": [{ "name": "d", "source": format!("http://{HOST}/disk"), "checksum": disk_sum }]
+        "disks": [{ "name": "d", "source": format!("http://{HOST}/disk"), "checksum": disk_sum }],
+        "cloud_init": { "user_data": { "content": "#cloud-config\n" } }
     });
     assert!(install(&daemon, &manifest).status.success());
-    ok(&daemon, &["vms", "create", "one", "--plugin", "remote"]);
+    let meta_data = folder.path().join("meta-data");
+    std::fs::write(&meta_data, "instance-id: own\n").unwrap();
+    let flags = ["--plugin", "remote", "--meta-data", meta_data.to_str().unwrap()];
+    ok(&daemon, &[&["vms", "create", "one"], &flags[..]].concat());
     assert_eq!(asked.load(Ordering::SeqCst), 3, "one download went on where it was cut");
     ok(&daemon, &["vms", "create", "two", "--plugin", "remote"]);
     assert_eq!(asked.load(Ordering::SeqCst), 3, "what is here is not brought again");
@@ -116,6 +120,13 @@ fn a_plugin_by_address_and_checksum_just_runs() {
     let read = "dd if=/dev/vda bs=5 count=1 2>/dev/null";
     assert_eq!(guest(&daemon, "one", read), "mine!");
     assert_eq!(guest(&daemon, "two", read), "hello");
+
+    // The last disk is the seed: the request's documents, the manifest's, and what is said otherwise.
+    let line =
+        "mount -t vfat -o ro /dev/vdb /mnt && cd /mnt && cat user-data meta-data; ls | wc -l";
+    assert_eq!(guest(&daemon, "one", line), "#cloud-config\ninstance-id: own\n2\n");
+    let expected = "#cloud-config\ninstance-id: volant-2\nlocal-hostname: two\n2\n";
+    assert_eq!(guest(&daemon, "two", line), expected);
 
     // Kept as long as somebody needs it.
     let listed: Value =
@@ -217,43 +228,4 @@ fn a_disk_without_an_agent_has_a_console_and_a_network() {
     refused(&daemon.ctl(&[&["vms", "create", "two"], &flags[..]].concat()), 2, "nobody would");
     ok(&daemon, &["vms", "stop", "one"]);
     ok(&daemon, &["vms", "delete", "one"]);
-}
-
-#[test]
-fn debians_cloud_init_takes_its_seed() {
-    let daemon = Daemon::start();
-    let manifest = json!({
-        "name": "cloud", "version": "1",
-        "rootfs": { "url": disk("cloud.raw") },
-        "resources": { "cpu_cores": 1, "memory_mb": 512 },
-        "workload": { "entrypoint": ["/bin/sh", "-c", "echo as a workload; exec sleep 100000"] },
-        "cloud_init": { "user_data": { "content": "#cloud-config\nbootcmd: [ 'false' ]\n" } }
-    });
-    assert!(install(&daemon, &manifest).status.success());
-    let folder = tempfile::tempdir().unwrap();
-    let user_data = folder.path().join("user-data");
-    let text = "#cloud-config\nusers:\n- name: tester\n  shell: /bin/sh\nwrite_files:\n\
-        - path: /etc/from-seed\n  content: a file\n  permissions: '0640'\n\
-        runcmd:\n- [ sh, -c, 'id -un tester > /var/command' ]\n";
-    std::fs::write(&user_data, text).unwrap();
-    let user_data = user_data.to_str().unwrap();
-    let flags = ["--plugin", "cloud", "--user-data", user_data, "--timeout", "300"];
-    let out = daemon.ctl(&[&["vms", "create", "one"], &flags[..]].concat());
-    let log = || ok(&daemon, &["vms", "logs", "one", "--source", "console"]);
-    assert!(out.status.success(), "{out:?}; its console:\n{}", log());
-    // The agent is a service of systemd's, and has answered.
-    assert_eq!(guest(&daemon, "one", "cat /proc/1/comm; hostname"), "systemd\none\n");
-    daemon.wait("cloud-init to be done", || {
-        daemon.ctl(&["vms", "exec", "one", "--", "test", "-e", "/var/command"]).status.success()
-    });
-    let line = "cat /var/command; cat /etc/from-seed; stat -c %a /etc/from-seed; \
-        cat /var/lib/cloud/data/instance-id; getent passwd tester | cut -d: -f7";
-    let expected = "tester\na file640\nvolant-1\n/bin/sh\n";
-    assert_eq!(guest(&daemon, "one", line), expected);
-    assert_eq!(ok(&daemon, &["vms", "logs", "one"]), "as a workload\n");
-    // Asked to end, it does; what it was made to stays, and is not done again.
-    let text = ok(&daemon, &["vms", "stop", "one", "--timeout", "300", "-o", "json"]);
-    assert!(text.contains("\"stopped\""), "{text}");
-    let history = daemon.client().get("/api/v1/events/history?limit=100").json();
-    assert!(history.to_string().contains("\"vm stopped\""), "{history}");
 }

@@ -4,6 +4,7 @@
 #[path = "../e2e/client.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod client;
+mod cloud_init;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
