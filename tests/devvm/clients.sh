@@ -156,8 +156,8 @@ run_schemathesis() {
     while read -r id; do without+=(--exclude-operation-id "$id"); done < <(
         curl -fsS "$VOLANT_URL/openapi.json" | python3 tests/clients/not_plain.py)
     schemathesis --phases examples,coverage,fuzzing
-    # Chains of requests make their own VMs.
-    schemathesis --phases stateful --exclude-path-regex '/(exec|files|guest|logs|processes)'
+    # Chains of requests make their own VMs. A time that ends would take one away in the middle of its chain.
+    schemathesis --phases stateful --exclude-path-regex '/(exec|files|guest|logs|processes|ttl)'
 }
 
 wanted=("$@")
