@@ -30,7 +30,8 @@ pub async fn create(
         Error::from(InvalidSpec { field: "scope", reason: "read, operate or admin".to_owned() })
     })?;
     let life_ms = body.expires_in_seconds.map(|seconds| i64::from(seconds) * 1000);
-    let (token, secret) = orchestrator.create_token(&body.name, scope, life_ms).await?;
+    let (token, secret) =
+        orchestrator.create_token(&body.name, scope, body.labels, life_ms).await?;
     let created = CreatedToken { token: view::token(&token), secret };
     Ok((StatusCode::CREATED, Json(created)))
 }

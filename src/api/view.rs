@@ -266,6 +266,7 @@ pub fn token(token: &Token) -> TokenView {
         id: token.id,
         name: token.name.clone(),
         scope: token.scope.as_str().to_owned(),
+        labels: token.labels.clone(),
         created_at: rfc3339(token.created_at_ms),
         expires_at: token.expires_at_ms.map(rfc3339),
         expired: token.is_expired(Timestamp::now().as_millisecond()),

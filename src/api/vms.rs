@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::api::access::{Principal, limits};
 use crate::api::error::Refusal;
 use crate::api::exposures::exposure;
 use crate::api::list::{ListQuery, NoPage};
@@ -81,10 +82,13 @@ fn wait(query: WaitQuery, default: bool) -> Result<Patience, Refusal> {
 /// A problem.
 pub async fn list(
     State(orchestrator): State<Orchestrator>,
+    Extension(principal): Extension<Principal>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(query) = query?;
-    let page = query.choose(orchestrator.list()).map_err(|error| {
+    let mut vms = orchestrator.list();
+    vms.retain(|vm| limits::has(&vm.labels, &principal.labels));
+    let page = query.choose(vms).map_err(|error| {
         let (status, code) = match error {
             NoPage::TooLong => (StatusCode::BAD_REQUEST, "invalid_query"),
             NoPage::Unknown => (StatusCode::NOT_FOUND, "page_not_found"),
@@ -108,11 +112,13 @@ pub async fn list(
 /// A problem.
 pub async fn create(
     State(orchestrator): State<Orchestrator>,
+    Extension(principal): Extension<Principal>,
     query: WaitQuery,
     body: Result<Json<CreateVm>, JsonRejection>,
 ) -> Result<impl IntoResponse, Refusal> {
     let patience = wait(query, false)?;
-    let Json(body) = body?;
+    let Json(mut body) = body?;
+    limits::create(&principal, &mut body)?;
     let start = body.start;
     let (plugin, version) = (body.plugin.clone(), body.plugin_version.clone());
     let plugin = plugin.as_deref().map(|name| (name, version.as_deref()));

@@ -16,6 +16,9 @@ pub enum TokensCommand {
         /// What it opens; each scope holds the ones before it
         #[arg(long, value_enum, default_value = "operate")]
         scope: ScopeWord,
+        /// Only VMs with this label are opened by it, and nothing else; KEY=VALUE, repeatable
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::key_value)]
+        labels: Vec<(String, String)>,
         /// Seconds after which it opens nothing any more; never if absent
         #[arg(long, value_name = "SECONDS")]
         expires: Option<u32>,

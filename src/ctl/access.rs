@@ -26,18 +26,21 @@ pub async fn tokens(client: &Client, verb: TokensCommand, form: Output) -> Resul
             let rows = tokens.into_iter().map(|token| {
                 let ends = token.expires_at.unwrap_or_else(|| "never".to_owned());
                 let ends = if token.expired { format!("{ends} (over)") } else { ends };
-                [token.name, token.scope, token.created_at, ends]
+                let labels = token.labels.iter().map(|(key, value)| format!("{key}={value}"));
+                let labels: Vec<_> = labels.collect();
+                [token.name, token.scope, labels.join(","), token.created_at, ends]
             });
-            output::print_table(["NAME", "SCOPE", "CREATED", "EXPIRES"], rows);
+            output::print_table(["NAME", "SCOPE", "LABELS", "CREATED", "EXPIRES"], rows);
         }
-        TokensCommand::Create { name, scope, expires } => {
+        TokensCommand::Create { name, scope, labels, expires } => {
             let scope = match scope {
                 ScopeWord::Read => "read",
                 ScopeWord::Operate => "operate",
                 ScopeWord::Admin => "admin",
             };
             let scope = scope.to_owned();
-            let body = CreateToken { name, scope, expires_in_seconds: expires };
+            let labels = labels.into_iter().collect();
+            let body = CreateToken { name, scope, labels, expires_in_seconds: expires };
             let created: CreatedToken =
                 client.json(Method::POST, "/api/v1/tokens", Some(&body)).await?;
             match form {

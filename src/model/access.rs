@@ -1,5 +1,6 @@
 //! Who may do what.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a caller may do; each scope holds the ones before it.
@@ -47,6 +48,8 @@ pub struct Token {
     pub name: String,
     /// What it opens.
     pub scope: Scope,
+    /// Labels that a VM must have to be opened by it; none means all VMs, and what is no VM.
+    pub labels: BTreeMap<String, String>,
     /// Milliseconds since the Unix epoch.
     pub created_at_ms: i64,
     /// Milliseconds since the Unix epoch; `None` never ends.
@@ -56,6 +59,8 @@ pub struct Token {
 impl Token {
     /// Bytes of a token's name.
     pub const NAME_LEN_MAX: usize = 63;
+    /// Labels of a token.
+    pub const LABELS_MAX: usize = 16;
     /// Tokens at once: each is looked at by every request's authentication.
     pub const COUNT_MAX: usize = 1000;
 

@@ -1,7 +1,7 @@
 //! Bearer tokens and the audit log. Tokens are held in memory, so that a request's authentication
 //! reads no disk; the store has them first and last.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
@@ -44,6 +44,7 @@ impl Orchestrator {
         &self,
         name: &str,
         scope: Scope,
+        labels: BTreeMap<String, String>,
         life_ms: Option<i64>,
     ) -> Result<(Token, String), Error> {
         let refuse = |field, reason: String| Err(InvalidSpec { field, reason }.into());
@@ -53,6 +54,9 @@ impl Orchestrator {
         }
         if life_ms.is_some_and(|life_ms| !(1..=LIFE_MS_MAX).contains(&life_ms)) {
             return refuse("expires_in_seconds", "1 second to 10 years".to_owned());
+        }
+        if Token::LABELS_MAX < labels.len() {
+            return refuse("labels", format!("at most {}", Token::LABELS_MAX));
         }
         let count = self.shared.tokens.0.read().unwrap_or_else(PoisonError::into_inner).len();
         if Token::COUNT_MAX <= count {
@@ -68,6 +72,7 @@ impl Orchestrator {
             id: 0,
             name: name.to_owned(),
             scope,
+            labels,
             created_at_ms,
             expires_at_ms: life_ms.map(|life_ms| created_at_ms + life_ms),
         };

@@ -21,7 +21,7 @@ impl Store {
             let step = || sqlite("read tokens");
             let mut statement = tx
                 .prepare(
-                    "SELECT id, name, scope, created_at_ms, expires_at_ms, hash FROM tokens \
+                    "SELECT id, name, scope, created_at_ms, expires_at_ms, hash, labels FROM tokens \
                      ORDER BY id",
                 )
                 .map_err(step())?;
@@ -46,14 +46,15 @@ impl Store {
                 return Err(StoreError::NameTaken);
             }
             tx.execute(
-                "INSERT INTO tokens (name, hash, scope, created_at_ms, expires_at_ms) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO tokens (name, hash, scope, created_at_ms, expires_at_ms, labels) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     new.name,
                     hash,
                     new.scope.as_str(),
                     new.created_at_ms,
-                    new.expires_at_ms.unwrap_or(0)
+                    new.expires_at_ms.unwrap_or(0),
+                    serde_json::to_string(&new.labels).unwrap_or_default()
                 ],
             )
             .map_err(step())?;
@@ -129,11 +130,15 @@ fn token(row: &Row<'_>) -> Result<(TokenHash, Token), StoreError> {
     let step = || sqlite("read a token");
     let scope: String = row.get(2).map_err(step())?;
     let expires_at_ms: i64 = row.get(4).map_err(step())?;
+    let labels: String = row.get(6).map_err(step())?;
     let token = Token {
         id: row.get(0).map_err(step())?,
         name: row.get(1).map_err(step())?,
         scope: Scope::from_word(&scope)
             .ok_or_else(|| StoreError::Corrupt("scope of a token".to_owned()))?,
+        // What cannot be read must not become a token without limits.
+        labels: serde_json::from_str(&labels)
+            .map_err(|_| StoreError::Corrupt("labels of a token".to_owned()))?,
         created_at_ms: row.get(3).map_err(step())?,
         expires_at_ms: (expires_at_ms != 0).then_some(expires_at_ms),
     };

@@ -1,5 +1,7 @@
 //! Shapes of tokens and of the audit log.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,10 @@ pub struct CreateToken {
     /// `read`, `operate` or `admin`; each holds the ones before it.
     #[schemars(extend("enum" = ["read", "operate", "admin"]))]
     pub scope: String,
+    /// Labels that a VM must have to be opened by it, at most 16; none: every VM, and all the rest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub labels: BTreeMap<String, String>,
     /// Seconds after which it opens nothing any more; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u32>,
@@ -27,6 +33,9 @@ pub struct TokenView {
     pub name: String,
     /// `read`, `operate` or `admin`.
     pub scope: String,
+    /// Labels that a VM must have to be opened by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC; absent: never.

@@ -89,6 +89,38 @@ def tokens_open_what_they_should():
     print(f"  {count} operations: without, wrong, revoked, over and narrow tokens, evil Host and Origin")
 
 
+def labels_limit_a_token():
+    made = {}
+    for team in ["a", "b"]:
+        body = {"name": f"team-{team}", "scope": "admin", "labels": {"team": team}}
+        made[team] = json.loads(send("POST", "/api/v1/tokens", body=body)[2])["secret"]
+    vm = {"memory_mb": 96, "start": False}
+    status, _, text = send("POST", "/api/v1/vms", made["a"], {**vm, "name": "of-a"})
+    assert (status, json.loads(text)["labels"]) == (201, {"team": "a"}), text
+    assert send("POST", "/api/v1/vms", body={**vm, "name": "of-none"})[0] == 201
+    refused = [{"labels": {"team": "b"}}, {"expose": [{"guest_port": 80}]}]
+    for more in refused:
+        status, _, text = send("POST", "/api/v1/vms", made["a"], {**vm, "name": "other", **more})
+        assert (status, json.loads(text)["code"]) == (403, "outside_labels"), (more, text)
+    seen = {team: [vm["name"] for vm in json.loads(send("GET", "/api/v1/vms", made[team])[2])] for team in "ab"}
+    assert seen == {"a": ["of-a"], "b": []}, seen
+    count = 0
+    for method, path, filled, operation in operations():
+        if path in OPEN or path == "/mcp-fixtures" or filled == "/api/v1/vms":
+            continue
+        for name in ["of-a", "of-none"]:
+            status, _, text = send(method, filled.replace("nobody", name), made["b"])
+            assert (status, json.loads(text)["code"]) == (403, "outside_labels"), (method, path, status, text)
+        count += 1
+    assert send("GET", "/api/v1/vms/of-a", made["a"])[0] == 200
+    assert send("POST", "/api/v1/vms/of-a/access", made["a"])[0] == 200
+    for name in ["of-a", "of-none"]:
+        assert send("DELETE", f"/api/v1/vms/{name}")[0] == 204
+    for team in "ab":
+        assert send("DELETE", f"/api/v1/tokens/team-{team}")[0] == 204
+    print(f"  {count} operations closed to a token with another label; lists show a token's own VMs")
+
+
 def changes_are_in_the_audit_log():
     send("DELETE", "/api/v1/vms/nobody", headers={"x-request-id": "look-for-me"})
     entries = json.loads(send("GET", "/api/v1/audit?limit=1000")[2])
@@ -148,6 +180,7 @@ def lists_have_pages_and_resources_revisions():
 
 
 tokens_open_what_they_should()
+labels_limit_a_token()
 changes_are_in_the_audit_log()
 a_key_is_used_once()
 lists_have_pages_and_resources_revisions()

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::access::{Principal, RequestId, idempotency, revision};
+use crate::api::access::{Principal, RequestId, idempotency, limits, revision};
 use crate::api::error::Refusal;
 use crate::api::operations::{self, Access, Answer, Body, Operation};
 use crate::model::AuditEntry;
@@ -52,6 +52,10 @@ async fn check(State(orchestrator): State<Orchestrator>, request: Request, next:
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
+    } else if let Err(refusal) =
+        limits::check(&orchestrator, &principal, operation, request.uri().path())
+    {
+        refusal.into_response()
     } else {
         run(&orchestrator, operation, &principal, request, next).await
     };

@@ -11,10 +11,12 @@
 mod authorize;
 mod cors;
 mod idempotency;
+pub mod limits;
 mod network;
 mod rate;
 mod revision;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -57,8 +59,16 @@ pub struct Principal {
     pub name: Arc<str>,
     /// What they may do.
     pub scope: Scope,
+    /// Labels of the VMs that they are limited to; none means no limit.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// For logs: an address, or `unix`.
     pub peer: Arc<str>,
+}
+
+impl Principal {
+    fn unlimited(name: Arc<str>, scope: Scope, peer: Arc<str>) -> Principal {
+        Principal { name, scope, labels: Arc::default(), peer }
+    }
 }
 
 /// A request's id: the client's, or a new one.
@@ -103,10 +113,11 @@ impl Auth {
     /// Whose token it is.
     fn principal(&self, token: &str, peer: Arc<str>) -> Option<Principal> {
         if token.as_bytes().ct_eq(self.root_token.as_bytes()).into() {
-            return Some(Principal { name: "root token".into(), scope: Scope::Admin, peer });
+            return Some(Principal::unlimited("root token".into(), Scope::Admin, peer));
         }
         let token = self.orchestrator.authenticate(token)?;
-        Some(Principal { name: format!("token {}", token.name).into(), scope: token.scope, peer })
+        let name = format!("token {}", token.name).into();
+        Some(Principal { name, scope: token.scope, labels: Arc::new(token.labels), peer })
     }
 
     /// A VM's own token is somebody on the way to that VM's ports, and nobody elsewhere.
@@ -115,7 +126,7 @@ impl Auth {
         let vm = proxied(route, request.uri().path())?;
         let name = format!("access token of VM {vm}").into();
         let opens = self.orchestrator.token_opens(&vm, token);
-        opens.then_some(Principal { name, scope: Scope::Operate, peer })
+        opens.then(|| Principal::unlimited(name, Scope::Operate, peer))
     }
 }
 
@@ -147,8 +158,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
     let address = match request.extensions().get::<Peer>() {
         Some(Peer::Unix(uid)) => {
             let name = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
-            let principal =
-                Principal { name: name.into(), scope: Scope::Admin, peer: "unix".into() };
+            let principal = Principal::unlimited(name.into(), Scope::Admin, "unix".into());
             request.extensions_mut().insert(principal);
             return Ok(());
         }
