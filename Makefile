@@ -1,7 +1,7 @@
 # The front door. Each target is one script; the scripts say what they need and install it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run down test bench stress lint kernel clean
+.PHONY: help run down test bench load stress lint kernel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -17,6 +17,9 @@ test: ## everything CI checks: lint, unit tests, end-to-end tests in real guests
 
 bench: ## measure in real guests (FIRECRACKER=path compares with it)
 	@tests/devvm/suite.sh bench --nocapture
+
+load: ## requests a second that the API answers on one core, without guests
+	@tests/devvm/load.sh
 
 stress: ## long runs: guests that come and go, large transfers
 	@VOLANT_TEST_TRANSFER_MIB=256 VOLANT_TEST_PROXY_MIB=2048 VOLANT_TEST_EVENTS_S=120 tests/devvm/suite.sh stress --nocapture

@@ -110,7 +110,7 @@ def labels_limit_a_token():
             continue
         for name in ["of-a", "of-none"]:
             status, _, text = send(method, filled.replace("nobody", name), made["b"])
-            assert (status, json.loads(text)["code"]) == (403, "outside_labels"), (method, path, status, text)
+            assert status == 403 and b"outside_labels" in text, (method, path, status, text)
         count += 1
     assert send("GET", "/api/v1/vms/of-a", made["a"])[0] == 200
     assert send("POST", "/api/v1/vms/of-a/access", made["a"])[0] == 200

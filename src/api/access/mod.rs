@@ -66,7 +66,8 @@ pub struct Principal {
 }
 
 impl Principal {
-    fn unlimited(name: Arc<str>, scope: Scope, peer: Arc<str>) -> Principal {
+    /// Someone whom no labels limit.
+    pub fn unlimited(name: Arc<str>, scope: Scope, peer: Arc<str>) -> Principal {
         Principal { name, scope, labels: Arc::default(), peer }
     }
 }

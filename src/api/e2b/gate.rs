@@ -61,7 +61,7 @@ pub fn principal(
     let opens = token.is_some_and(|token| orchestrator.guest_token_opens(&vm.name, token))
         || is_signed(orchestrator, request, &vm.name);
     let name = format!("access token of sandbox {}", vm.name).into();
-    opens.then_some(Principal { name, scope: Scope::Operate, peer })
+    opens.then(|| Principal::unlimited(name, Scope::Operate, peer))
 }
 
 /// The answer to who has shown nothing that is known, where it is about a sandbox that is not there:
