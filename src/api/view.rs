@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
+use crate::api::exposures::exposure;
 use crate::model::{
     AuditEntry, BootFrom, BootProtocol, CloudInit, Disk, Event, Expiry, Image, ImageRoot,
     ImageWish, InvalidSpec, OnExpiry, Overlay, PluginArtifact, Token, Vm, VmName, VmState,
@@ -202,6 +203,7 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         insecure: body.insecure,
         boot_from: body.boot_from.as_deref().map(boot_from).transpose()?,
         cloud_init: body.cloud_init.map(cloud_init),
+        exposures: body.expose.iter().map(exposure).collect::<Result<_, _>>()?,
     })
 }
 

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::api::access::{Principal, limits};
 use crate::api::error::Refusal;
-use crate::api::exposures::exposure;
 use crate::api::list::{ListQuery, NoPage};
 use crate::api::view;
 use crate::model::{Vm, VmName, VmState};
@@ -122,12 +121,10 @@ pub async fn create(
     let start = body.start;
     let (plugin, version) = (body.plugin.clone(), body.plugin_version.clone());
     let plugin = plugin.as_deref().map(|name| (name, version.as_deref()));
-    let wanted: Result<Vec<_>, Refusal> = body.expose.iter().map(exposure).collect();
-    let wanted = wanted?;
     let expiry = view::expiry(&orchestrator, body.ttl_ms, body.on_expiry)?;
     let mut new = orchestrator.plan(plugin, view::request(body)?)?;
     new.expiry = expiry;
-    let (mut vm, _) = orchestrator.create_exposed(new, wanted, start, patience.wait).await?;
+    let mut vm = orchestrator.create_exposed(new, start, patience.wait).await?;
     if start {
         vm = patience.settle(&orchestrator, vm).await?;
     }

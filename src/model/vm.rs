@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootFrom, CloudInit, Expiry, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName,
+    BootFrom, CloudInit, Expiry, Exposure, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName,
     VolumeMount, Workload,
 };
 
@@ -261,6 +261,8 @@ pub struct NewVm {
     pub media: Vec<Medium>,
     /// When its time is over, if it has an end.
     pub expiry: Option<Expiry>,
+    /// Ports of the host that lead to it.
+    pub exposures: Vec<Exposure>,
 }
 
 /// One step of a start, for the boot timeline.

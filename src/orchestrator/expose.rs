@@ -153,30 +153,26 @@ impl Orchestrator {
     /// [`Error`].
     pub async fn create_exposed(
         &self,
-        new: NewVm,
-        exposures: Vec<Exposure>,
+        mut new: NewVm,
         start: bool,
         wait: Wait,
-    ) -> Result<(Vm, Vec<Exposure>), Error> {
+    ) -> Result<Vm, Error> {
+        let exposures = std::mem::take(&mut new.exposures);
         if exposures.is_empty() {
-            return Ok((self.create(new, start, wait).await?, Vec::new()));
+            return self.create(new, start, wait).await;
         }
         let name = new.name.clone();
         let mut vm = self.create(new, false, Wait::Accepted).await?;
-        let mut exposed = Vec::new();
         for exposure in exposures {
-            match self.expose(&name, exposure).await {
-                Ok(exposure) => exposed.push(exposure),
-                Err(error) => {
-                    self.delete(&name).await?;
-                    return Err(error);
-                }
+            if let Err(error) = self.expose(&name, exposure).await {
+                self.delete(&name).await?;
+                return Err(error);
             }
         }
         if start {
             vm = self.start(&name, wait).await?;
         }
-        Ok((vm, exposed))
+        Ok(vm)
     }
 }
 

@@ -42,6 +42,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             image: None,
             media: Vec::new(),
             expiry: None,
+            exposures: Vec::new(),
         };
         let choose = move |_: &_| Some(Ipv4Addr::new(10, 0, 0, 2 + u8::try_from(index).unwrap()));
         let (vm, _) = store.create_vm(new, VmState::Stopped, 1, choose).await.unwrap();

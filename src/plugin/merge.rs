@@ -2,15 +2,16 @@
 //! the system's defaults.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::model::{
-    BootFrom, BootProtocol, CloudInit, Digest, Disk, ImageWish, InvalidReference, Medium,
-    MediumFormat, MediumRole, NewVm, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
-    VolumeMount, VolumeName,
+    BootFrom, BootProtocol, CloudInit, Digest, Disk, Exposure, ImageWish, InvalidReference, Medium,
+    MediumFormat, MediumRole, NewVm, PluginName, PluginRef, PluginVersion, Transport, VmName,
+    VmSpec, VolumeMount, VolumeName,
 };
 use crate::plugin::manifest::{
-    CloudInit as Seed, Format, Manifest, NetworkMode, SeedDocument, Volume,
+    CloudInit as Seed, Format, Manifest, NetworkMode, PortProtocol, SeedDocument, Volume,
 };
 use crate::plugin::parse::Refused;
 use crate::plugin::rules::{self, BUILTIN_INITRAMFS};
@@ -59,6 +60,8 @@ pub struct VmRequest {
     pub boot_from: Option<BootFrom>,
     /// Documents; each wins over the manifest's.
     pub cloud_init: Option<CloudInit>,
+    /// Ports of the host that lead to it; one wins over the manifest's of the same port.
+    pub exposures: Vec<Exposure>,
 }
 
 impl VmRequest {
@@ -82,6 +85,7 @@ impl VmRequest {
             insecure: false,
             boot_from: None,
             cloud_init: None,
+            exposures: Vec::new(),
         }
     }
 }
@@ -141,8 +145,19 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
         let (name, labels, image) = (request.name, request.labels, request.image);
-        let (plugin, media) = (None, Vec::new());
-        return Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry: None });
+        let (plugin, media, exposures) = (None, Vec::new(), request.exposures);
+        let expiry = None;
+        return Ok(NewVm {
+            name,
+            spec,
+            runtime,
+            plugin,
+            labels,
+            image,
+            media,
+            expiry,
+            exposures,
+        });
     };
     if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });
@@ -179,8 +194,9 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         (image, _) => image,
     };
     let image = image.map(|wish| ImageWish { workload: for_image, ..wish });
-    let name = request.name;
-    Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry: None })
+    let (name, exposures) = (request.name, exposures(manifest, request.exposures));
+    let expiry = None;
+    Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry, exposures })
 }
 
 fn unsupported_by(refused: Refused) -> MergeError {
@@ -352,6 +368,30 @@ fn media(
     Ok(media)
 }
 
+/// The manifest's ports that lead out, on all addresses of the host, and what is asked for.
+fn exposures(manifest: &Manifest, asked: Vec<Exposure>) -> Vec<Exposure> {
+    let network = manifest.network.iter().flat_map(|network| &network.expose);
+    let published = manifest.ports.iter().chain(network).filter_map(|port| {
+        let transport = match port.protocol {
+            PortProtocol::Tcp => Transport::Tcp,
+            PortProtocol::Udp => Transport::Udp,
+        };
+        let (guest_port, host_port) = (port.port, port.host_port?);
+        Some(Exposure { transport, host_ip: Ipv4Addr::UNSPECIFIED, host_port, guest_port })
+    });
+    let same = |one: &Exposure, two: &Exposure| {
+        (one.transport, one.guest_port) == (two.transport, two.guest_port)
+    };
+    let mut all: Vec<Exposure> = Vec::new();
+    for exposure in published {
+        if !all.contains(&exposure) && !asked.iter().any(|own| same(own, &exposure)) {
+            all.push(exposure);
+        }
+    }
+    all.extend(asked);
+    all
+}
+
 /// The path of `file://` or an absolute path.
 fn host_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file://").unwrap_or(url);
@@ -364,8 +404,6 @@ fn unsupported(manifest: &Manifest) -> Option<Refused> {
     let rootfs = manifest.rootfs.as_ref();
     let modes = [NetworkMode::Vsock, NetworkMode::Dhcp];
     let network = manifest.network.as_ref();
-    let published =
-        |ports: &[crate::plugin::manifest::Port]| ports.iter().any(|port| port.host_port.is_some());
     let table = [
         (
             matches!(rootfs.map(|rootfs| rootfs.format), Some(Format::Xfs | Format::Btrfs)),
@@ -381,11 +419,6 @@ fn unsupported(manifest: &Manifest) -> Option<Refused> {
             network.is_some_and(|network| network.subnet.is_some() || network.gateway.is_some()),
             "/network/subnet",
             "networks of their own are not supported yet",
-        ),
-        (
-            published(&manifest.ports) || network.is_some_and(|net| published(&net.expose)),
-            "/ports",
-            "publishing ports is not supported yet",
         ),
         (
             manifest.devices.as_ref().is_some_and(|devices| !devices.pci_passthrough.is_empty()),

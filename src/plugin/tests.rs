@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Digest, Disk, Medium, MediumFormat, MediumRole, VmName, VolumeMount, VolumeName,
+    Digest, Disk, Exposure, Medium, MediumFormat, MediumRole, Transport, VmName, VolumeMount,
+    VolumeName,
 };
 
 /// A manifest with every field, in the shapes of the original and of this version.
@@ -430,6 +431,26 @@ fn what_comes_from_elsewhere_is_brought_and_has_a_checksum() {
 }
 
 #[test]
+fn ports_of_the_manifest_lead_out_unless_the_request_leads_them_elsewhere() {
+    let ports = json!([{ "port": 80, "host_port": 8080 }, { "port": 90 }, { "port": 53, "protocol": "udp", "host_port": 53 }]);
+    let network = json!({ "mode": "bridged", "expose": [{ "port": 80, "host_port": 8080 }, { "port": 70, "host_port": 7000 }] });
+    let manifest = read(&with(with(full(), "/ports", ports), "/network", network)).unwrap();
+    let exposure = |transport, guest_port, host_port| Exposure {
+        transport,
+        host_ip: std::net::Ipv4Addr::UNSPECIFIED,
+        host_port,
+        guest_port,
+    };
+    let udp = exposure(Transport::Udp, 53, 53);
+    let (web, other) = (exposure(Transport::Tcp, 80, 8080), exposure(Transport::Tcp, 70, 7000));
+    let plain = merge(Some(&manifest), request("vm")).unwrap();
+    assert_eq!(plain.exposures, [web, udp, other]);
+    let own = exposure(Transport::Tcp, 80, 0);
+    let asked = VmRequest { exposures: vec![own], ..request("vm") };
+    assert_eq!(merge(Some(&manifest), asked).unwrap().exposures, [udp, other, own]);
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_by_field() {
     let manifest = read(&full()).unwrap();
     let other = VmRequest { runtime: Some("db".to_owned()), ..request("vm") };
@@ -442,7 +463,6 @@ fn what_cannot_be_made_is_refused_by_field() {
         ("/rootfs", json!({ "url": "/a", "format": "xfs" }), "/rootfs/format"),
         ("/network/mode", json!("vsock"), "/network/mode"),
         ("/devices/pci_passthrough", json!(["0000:01:00.0"]), "/devices"),
-        ("/ports/0/host_port", json!(80), "/ports"),
     ];
     for (pointer, value, field) in table {
         let manifest = read(&with(full(), pointer, value)).unwrap();

@@ -50,6 +50,7 @@ fn new(name: &str) -> NewVm {
         image: None,
         media: Vec::new(),
         expiry: Some(Expiry { at_ms: 1_700_000_000_000, then: OnExpiry::Stop }),
+        exposures: Vec::new(),
     }
 }
 

@@ -91,7 +91,9 @@ fn events(daemon: &Daemon) -> Vec<String> {
 #[test]
 fn a_plugin_makes_vms_whose_workload_is_kept_alive() {
     let mut daemon = Daemon::start();
-    ok(&install(&daemon, &manifest("web", SERVER)));
+    let mut web = manifest("web", SERVER);
+    web["ports"] = json!([{ "port": 8080, "host_port": 18090 }]);
+    ok(&install(&daemon, &web));
     let create = ["vms", "create", "one", "--plugin", "web", "--env", "GREETING=the request"];
     ok(&daemon.ctl(&[&create[..], &["--label", "a=b", "--memory", "64"]].concat()));
     // Created means ready.
@@ -103,6 +105,11 @@ fn a_plugin_makes_vms_whose_workload_is_kept_alive() {
         json!({ "a": "b", "tier": "front", "volant.plugin": "web", "volant.runtime": "web" });
     assert_eq!(vm["labels"], labels);
     assert_eq!(guest(&daemon, "one", "wget -qO- localhost:8080"), "hello from the request\n");
+    let outside = ["-sS", "--max-time", "20", "http://127.0.0.1:18090/"];
+    let page = std::process::Command::new("curl").args(outside).output().unwrap();
+    assert_eq!(ok(&page), "hello from the request\n", "by the host's port that the manifest names");
+    let second = ["vms", "create", "other", "--plugin", "web"];
+    refused(&daemon.ctl(&second), 4, "18090");
 
     // Killed: restarted, and ready again.
     guest(&daemon, "one", "kill -9 $(pidof httpd)");

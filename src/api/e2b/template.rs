@@ -111,6 +111,7 @@ impl E2b {
             boot_from: None,
             cloud_init: None,
             volumes: volumes.map_err(Error::from)?,
+            exposures: Vec::new(),
         };
         let settings = &self.settings;
         let image = settings.templates.get(&template);
@@ -127,6 +128,8 @@ impl E2b {
         let mut vm = self.orchestrator.plan(plugin, request)?;
         let seconds = new.timeout.unwrap_or(TIMEOUT_DEFAULT_S);
         vm.expiry = Some(self.expiry(seconds, then)?);
+        // A port of the host could lead to one sandbox only; each has its own host names.
+        vm.exposures = Vec::new();
         Ok(vm)
     }
 }
