@@ -4,6 +4,7 @@
 
 mod access;
 mod actions;
+mod answers;
 mod build;
 mod cmdline;
 mod console;
@@ -35,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use volant_protocol::AGENT_PORT;
@@ -48,6 +49,7 @@ use crate::store::{Store, StoreError};
 use crate::sys::crash;
 use crate::vmm::{Hypervisor, Vsock};
 use actions::Load;
+use answers::{Answers, DRIVER_GONE, command};
 use driver::{Command, Driver};
 use machine::Live;
 use plugins::Registry;
@@ -205,7 +207,7 @@ impl Handle {
         let settled = watched.wait_for(|vm| vm.is_ready() || !vm.is_coming_up());
         match tokio::time::timeout(limit, settled).await {
             Ok(Ok(vm)) => Ok(vm.clone()),
-            Ok(Err(_)) => Err(Error::Internal("the VM's driver is gone")),
+            Ok(Err(_)) => Err(Error::Internal(DRIVER_GONE)),
             Err(_) => Err(Error::WaitTimeout),
         }
     }
@@ -416,7 +418,11 @@ impl Orchestrator {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::NotFound(name.to_string()),
         })?;
-        answers.wait(wait).await
+        match answers.wait(wait).await {
+            // Deleted before its turn came.
+            Err(Error::Internal(DRIVER_GONE)) if self.find(name).is_err() => Err(Error::NotFound(name.to_string())),
+            answer => answer,
+        }
     }
 
     /// All VMs by name.
@@ -561,38 +567,6 @@ impl Orchestrator {
             });
         }
         stops.join_all().await;
-    }
-}
-
-/// The caller's end of a [`Command`].
-struct Answers {
-    accepted: oneshot::Receiver<Result<Vm, Error>>,
-    done: oneshot::Receiver<Result<Vm, Error>>,
-}
-
-fn command(change: Change) -> (Command, Answers) {
-    let (accepted, was_accepted) = oneshot::channel();
-    let (done, is_done) = oneshot::channel();
-    let answers = Answers { accepted: was_accepted, done: is_done };
-    (Command { change, accepted, done }, answers)
-}
-
-impl Answers {
-    async fn wait(self, wait: Wait) -> Result<Vm, Error> {
-        let lost = || Error::Internal("the VM's driver is gone");
-        let both = async {
-            let vm = self.accepted.await.map_err(|_| lost())??;
-            match wait {
-                Wait::Accepted => Ok(vm),
-                Wait::Done(_) => self.done.await.map_err(|_| lost())?,
-            }
-        };
-        match wait {
-            Wait::Accepted => both.await,
-            Wait::Done(limit) => {
-                tokio::time::timeout(limit, both).await.unwrap_or(Err(Error::WaitTimeout))
-            }
-        }
     }
 }
 

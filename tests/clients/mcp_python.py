@@ -111,6 +111,48 @@ async def cancelling_ends_the_command(mode):
     print(f"  {mode}: a cancelled call's command is gone from the guest")
 
 
+MANIFEST = {
+    "schema_version": "1", "name": "py-tools", "version": "1.0.0", "initramfs": {"url": "builtin:default"},
+    "resources": {"cpu_cores": 1, "memory_mb": 96},
+    "workload": {
+        "type": "http", "base_url": "http://127.0.0.1:8080",
+        "entrypoint": ["/bin/sh", "-c", "mkdir /www; echo from the guest >/www/index.html; exec httpd -f -p 8080 -h /www"],
+    },
+    "health": {"http": {"path": "/"}, "interval_ms": 1000},
+    "actions": {"page": {"description": "The page", "method": "GET", "path": "/"},
+                "lost": {"method": "GET", "path": "/nothing"}},
+}
+
+
+async def actions_are_tools(narrow):
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    rest = httpx2.AsyncClient(base_url=os.environ["VOLANT_URL"], headers=headers, timeout=300)
+    made = await rest.post("/api/v1/plugins", json=MANIFEST)
+    assert made.status_code == 201, made.text
+    async with client("auto") as mcp:
+        tools = {tool.name: tool for tool in (await mcp.list_tools()).tools}
+        page = tools["py-tools__page"]
+        assert page.description == "The page" and page.annotations.destructive_hint, page
+        nobody = await mcp.call_tool("py-tools__page", {})
+        assert nobody.is_error and nobody.content[0].text.startswith("no_ready_vm:"), nobody
+        vm = {"name": "py-acts", "plugin": "py-tools", "wait": True, "until": "ready"}
+        data(await mcp.call_tool("vm_create", vm))
+        for arguments in [{}, {"vm": "py-acts"}]:
+            seen = data(await mcp.call_tool("py-tools__page", arguments))
+            assert (seen["vm"], seen["status"], seen["content"]) == ("py-acts", 200, "from the guest\n"), seen
+        assert data(await mcp.call_tool("py-tools__lost", {"payload": {"a": 1}}))["status"] == 404
+        data(await mcp.call_tool("vm_delete", {"name": "py-acts"}))
+    async with client("auto", narrow) as mcp:
+        assert not [tool for tool in (await mcp.list_tools()).tools if "__" in tool.name]
+        refused = await mcp.call_tool("py-tools__page", {})
+        assert refused.is_error and refused.content[0].text.startswith("insufficient_scope:"), refused
+    await rest.post("/api/v1/plugins/py-tools/enabled", json={"enabled": False})
+    async with client("auto") as mcp:
+        assert not [tool for tool in (await mcp.list_tools()).tools if "__" in tool.name]
+    assert (await rest.delete("/api/v1/plugins/py-tools")).status_code in (200, 204)
+    print("  a plugin's actions are tools while it is enabled, and answer from a guest")
+
+
 async def scopes(narrow):
     async with client("auto", narrow) as mcp:
         tools = [tool.name for tool in (await mcp.list_tools()).tools]
@@ -133,6 +175,7 @@ async def main():
         await life_of_a_vm(mode)
     for mode in ["2026-07-28", "legacy"]:
         await cancelling_ends_the_command(mode)
+    await actions_are_tools(os.environ["VOLANT_TOKEN_READ"])
     await scopes(os.environ["VOLANT_TOKEN_READ"])
 
 

@@ -149,6 +149,18 @@ def a_key_is_used_once():
     print(f"  one key sent 20 times at once: {statuses.count(201)} answered, {statuses.count(409)} told to wait, one VM")
 
 
+def changes_of_a_vm_that_goes_are_told_so():
+    assert send("POST", "/api/v1/vms", body={"name": "brief", "memory_mb": 96, "start": False})[0] == 201
+    body = {"ttl_ms": 1, "on_expiry": "delete"}
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: send_again("PUT", "/api/v1/vms/brief/ttl", body, {}), range(10)))
+    assert {status for status, _, _ in answers} <= {200, 404, 409}, answers
+    deadline = time.monotonic() + 30
+    while send("GET", "/api/v1/vms/brief")[0] != 404:
+        assert time.monotonic() < deadline, "a VM whose time is over is still there"
+    print("  a VM whose time ends while it is changed: not found, no fault")
+
+
 def lists_have_pages_and_resources_revisions():
     for name in ["a1", "a2", "a3", "a4"]:
         assert send("POST", "/api/v1/vms", body={"name": name, "memory_mb": 96, "start": False})[0] == 201
@@ -183,4 +195,5 @@ tokens_open_what_they_should()
 labels_limit_a_token()
 changes_are_in_the_audit_log()
 a_key_is_used_once()
+changes_of_a_vm_that_goes_are_told_so()
 lists_have_pages_and_resources_revisions()

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "mcp-fixtures")]
 pub mod fixtures;
+mod actions;
 mod prompts;
 mod resources;
 mod tools;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::access::{Principal, RequestId, authorize};
 use crate::api::operations::Caller;
+use crate::model::Scope;
 use crate::orchestrator::Orchestrator;
 
 /// Bytes of a request.
@@ -104,7 +106,8 @@ impl ServerHandler for Server {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        self.tools.iter().find(|tool| tool.name == name).cloned()
+        let own = self.tools.iter().find(|tool| tool.name == name).cloned();
+        own.or_else(|| actions::all(&self.orchestrator).into_iter().find(|tool| tool.name == name))
     }
 
     async fn list_tools(
@@ -115,7 +118,8 @@ impl ServerHandler for Server {
         first_page(request)?;
         let scope = caller(&context)?.principal.scope;
         let tools = self.tools.iter().filter(|tool| tools::is_within(tool, scope)).cloned();
-        Ok(ListToolsResult::with_all_items(tools.collect()))
+        let actions = if scope < Scope::Operate { Vec::new() } else { actions::all(&self.orchestrator) };
+        Ok(ListToolsResult::with_all_items(tools.chain(actions).collect()))
     }
 
     async fn call_tool(

@@ -8,11 +8,11 @@ use rmcp::model::{
 };
 use rmcp::service::{Peer, RequestContext};
 use rmcp::{ErrorData, RoleServer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::api::mcp::Server;
+use crate::api::mcp::{Server, actions};
 use crate::api::operations::{
     self, Access, Call, Caller, Operation, answer_schema, argument_schema, call as run,
 };
@@ -58,11 +58,19 @@ pub async fn call(
     caller: Caller,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
+    let arguments = request.arguments.unwrap_or_default();
     let operation = operations::all().find(|op| op.tool.name() == Some(&*request.name));
     let Some(operation) = operation else {
-        return Err(ErrorData::invalid_params(format!("there is no tool {}", request.name), None));
+        let Some(action) = actions::find(&server.orchestrator, &request.name) else {
+            let text = format!("there is no tool {}", request.name);
+            return Err(ErrorData::invalid_params(text, None));
+        };
+        let result = tokio::select! {
+            result = actions::call(server, &action, &arguments, caller) => result,
+            () = context.ct.cancelled() => return Err(cancelled()),
+        };
+        return Ok(answer(result).into());
     };
-    let arguments = request.arguments.unwrap_or_default();
     let progress = context.meta.get_progress_token().map(|token| Progress {
         token,
         events: server.orchestrator.subscribe(),
@@ -73,15 +81,20 @@ pub async fn call(
     let result = tokio::select! {
         result = run(Call { routes, operation, arguments, caller }) => result,
         never = tell(progress, &context.peer) => match never {},
-        () = context.ct.cancelled() => {
-            return Err(ErrorData::internal_error("the call was cancelled", None));
-        }
+        () = context.ct.cancelled() => return Err(cancelled()),
     };
-    Ok(match result {
+    Ok(answer(result).into())
+}
+
+fn cancelled() -> ErrorData {
+    ErrorData::internal_error("the call was cancelled", None)
+}
+
+fn answer(result: Result<Map<String, Value>, Box<Problem>>) -> CallToolResult {
+    match result {
         Ok(object) => CallToolResult::structured(Value::Object(object)),
         Err(problem) => CallToolResult::error(vec![ContentBlock::text(text(&problem))]),
     }
-    .into())
 }
 
 fn text(problem: &Problem) -> String {

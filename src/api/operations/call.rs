@@ -5,7 +5,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,8 @@ use crate::api::operations::schema::{path_parameters, query_properties};
 use crate::api::operations::{Answer, Body as Input, Operation};
 use crate::wire::Problem;
 
+/// Tells which VM has answered (`proxy/actions.rs`).
+const VM_HEADER: &str = "x-volant-vm";
 /// Bytes of an answer that are read at all.
 const ANSWER_LEN_MAX: usize = 96 * 1024 * 1024;
 /// Bytes of text that are returned: the end of a longer one.
@@ -77,6 +79,40 @@ pub async fn call(call: Call<'_>) -> Result<Map<String, Value>, Box<Problem>> {
 /// The operation's problem, or one about the arguments.
 pub async fn open(call: Call<'_>) -> Result<Response, Box<Problem>> {
     send(call, "text/event-stream").await
+}
+
+/// Posts `payload` to a route that leads to a guest; what the guest answers, whatever its status.
+///
+/// # Errors
+/// The daemon's own problem.
+pub async fn reach(
+    routes: Router,
+    path: String,
+    payload: Option<&Value>,
+    caller: Caller,
+) -> Result<Map<String, Value>, Box<Problem>> {
+    let body = payload.map_or_else(Body::empty, |payload| Body::from(payload.to_string()));
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .extension(caller.principal)
+        .extension(caller.request_id)
+        .body(body)
+        .map_err(|error| {
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_arguments", error.to_string())
+        })?;
+    let answer = match routes.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    };
+    let vm = answer.headers().get(VM_HEADER).and_then(|vm| vm.to_str().ok()).map(str::to_owned);
+    let Some(vm) = vm else { return Err(refusal(answer).await) };
+    let status = answer.status().as_u16();
+    let mut seen = bytes(answer).await?;
+    seen.insert("vm".to_owned(), json!(vm));
+    seen.insert("status".to_owned(), json!(status));
+    Ok(seen)
 }
 
 async fn send(call: Call<'_>, accept: &str) -> Result<Response, Box<Problem>> {
@@ -152,7 +188,7 @@ fn content(arguments: Map<String, Value>) -> Result<Vec<u8>, String> {
 }
 
 /// A text as a segment of a path or a value of a query.
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let one = |byte: u8| match plain(byte) {
         true => char::from(byte).to_string(),

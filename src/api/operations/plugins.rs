@@ -13,7 +13,7 @@ use crate::wire::{
 const MANIFEST: Skin =
     Skin::Absent("a manifest says what runs with the host's means; people install it");
 const RECORD: Skin = Skin::Absent("records of builds, kept for clients of the original");
-const ACTION: Skin = Skin::Absent("its arguments are the plugin's own, and not described yet");
+const ACTION: Skin = Skin::Absent("each action is a tool of its own in MCP (`mcp/actions.rs`)");
 
 /// See the folder's head.
 pub const OPERATIONS: &[Operation] = &[
