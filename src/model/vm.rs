@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootFrom, CloudInit, Expiry, Exposure, ImageRoot, ImageWish, Medium, Overlay, PluginRef, VmName,
-    VolumeMount, Workload,
+    BootFrom, CloudInit, Expiry, Exposure, ImageRoot, ImageWish, Medium, Overlay, PluginRef,
+    VmName, VolumeMount, Workload,
 };
 
 /// A VM's number: never used again after the VM is deleted.

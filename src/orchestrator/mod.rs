@@ -420,7 +420,9 @@ impl Orchestrator {
         })?;
         match answers.wait(wait).await {
             // Deleted before its turn came.
-            Err(Error::Internal(DRIVER_GONE)) if self.find(name).is_err() => Err(Error::NotFound(name.to_string())),
+            Err(Error::Internal(DRIVER_GONE)) if self.find(name).is_err() => {
+                Err(Error::NotFound(name.to_string()))
+            }
             answer => answer,
         }
     }

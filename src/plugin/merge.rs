@@ -147,17 +147,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         let (name, labels, image) = (request.name, request.labels, request.image);
         let (plugin, media, exposures) = (None, Vec::new(), request.exposures);
         let expiry = None;
-        return Ok(NewVm {
-            name,
-            spec,
-            runtime,
-            plugin,
-            labels,
-            image,
-            media,
-            expiry,
-            exposures,
-        });
+        return Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry, exposures });
     };
     if let Some(wanted) = request.runtime.filter(|wanted| *wanted != manifest.runtime) {
         return Err(MergeError::Runtime { manifest: manifest.runtime.clone(), request: wanted });

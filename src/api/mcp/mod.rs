@@ -4,9 +4,9 @@
 //! A call goes the way of [`operations::call`], under the scope of whoever sent it. The end of a
 //! call's stream (2026-07-28) or `notifications/cancelled` (before) ends what it runs.
 
+mod actions;
 #[cfg(feature = "mcp-fixtures")]
 pub mod fixtures;
-mod actions;
 mod prompts;
 mod resources;
 mod tools;
@@ -118,7 +118,8 @@ impl ServerHandler for Server {
         first_page(request)?;
         let scope = caller(&context)?.principal.scope;
         let tools = self.tools.iter().filter(|tool| tools::is_within(tool, scope)).cloned();
-        let actions = if scope < Scope::Operate { Vec::new() } else { actions::all(&self.orchestrator) };
+        let actions =
+            if scope < Scope::Operate { Vec::new() } else { actions::all(&self.orchestrator) };
         Ok(ListToolsResult::with_all_items(tools.chain(actions).collect()))
     }
 
