@@ -99,7 +99,7 @@ free_port() {
 
 need_cargo() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust, for example with rustup"
-    install_missing cc=gcc
+    install_missing cc=gcc strip=binutils
 }
 
 # The guest agent runs where there is no C library, so it carries its own.
@@ -132,10 +132,20 @@ build_suite() {
     (cd "$root" && cargo test --locked --release "${quickly[@]}" \
         --features "$test_features" --test "$1" --no-run \
         --message-format=json-render-diagnostics >"$messages")
-    program=$(program_of "$1")
-    volantd=$(program_of volantd)
+    program=$(stripped "$1" "$(program_of "$1")")
+    volantd=$(stripped "$1" "$(program_of volantd)")
     rm -f "$messages"
-    [[ -x $program && -x $volantd ]] || die "cargo did not say where it put the test program"
+}
+
+# Prints where a copy of the program $2 for the suite $1 is. It has no line tables, which are nine tenths
+# of it: a devvm takes half a minute to read them.
+stripped() {
+    local copy=$target/suite-$1/${2##*/}
+    [[ -x $2 ]] || die "cargo did not say where it put a program for $1"
+    mkdir -p "${copy%/*}"
+    strip --strip-debug -o "$copy.$$" "$2"
+    mv "$copy.$$" "$copy"
+    printf '%s\n' "$copy"
 }
 
 # Prints the program that cargo made for the test target $1, or for the binary $1.
