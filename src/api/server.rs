@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::uri::Scheme;
 use axum::response::Response;
-use axum::{Extension, Router};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -84,7 +84,8 @@ async fn accept(
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Unix(stream.peer_cred().ok().map(|credentials| credentials.uid()));
-            connections.spawn(connection(stream, peer, router.clone(), ended, permit));
+            let scheme = Scheme::HTTP;
+            connections.spawn(connection(stream, peer, scheme, router.clone(), ended, permit));
         }
         Listener::Tcp(listener, tls) => {
             let (stream, address) = listener.accept().await?;
@@ -94,7 +95,10 @@ async fn accept(
             let router = router.clone();
             match tls.clone() {
                 Some(tls) => connections.spawn(secured(stream, tls, peer, router, ended, permit)),
-                None => connections.spawn(connection(stream, peer, router, ended, permit)),
+                None => {
+                    let scheme = Scheme::HTTP;
+                    connections.spawn(connection(stream, peer, scheme, router, ended, permit))
+                }
             };
         }
     }
@@ -115,12 +119,13 @@ async fn secured(
     };
     // A client that does not speak TLS, or goes away, ends its own connection only.
     let Ok(Ok(stream)) = accepted else { return };
-    connection(stream, peer, router.layer(Extension(Scheme::HTTPS)), ended, permit).await;
+    connection(stream, peer, Scheme::HTTPS, router, ended, permit).await;
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     peer: Peer,
+    scheme: Scheme,
     router: Router,
     ended: CancellationToken,
     permit: tokio::sync::OwnedSemaphorePermit,
@@ -135,6 +140,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let counted = requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(scheme.clone());
         if let Peer::Tcp(address) = peer {
             request.extensions_mut().insert(ConnectInfo(address));
         }

@@ -19,6 +19,8 @@ const VOLANTFILE: &str = "Volantfile";
 /// Bytes of it.
 const VOLANTFILE_LEN_MAX: u64 = 1 << 20;
 const RECORD_LEN: u64 = 512;
+/// Bytes of a long name, or of extended records.
+const RECORDS_LEN_MAX: u64 = 64 << 10;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFLNK: u32 = 0o120_000;
@@ -76,8 +78,9 @@ pub fn initramfs(
             io::copy(data, &mut writer)?;
             writer.finish().map(drop)
         };
-    let mut archive = tar::Archive::new(archive);
     let broken = |error: io::Error| invalid(format!("the archive cannot be read: {error}"));
+    bounded(archive).map_err(broken)?;
+    let mut archive = tar::Archive::new(archive);
     for (count, entry) in archive.entries().map_err(broken)?.enumerate() {
         let mut entry = entry.map_err(broken)?;
         let path = clean(&entry.path().map_err(broken)?)?;
@@ -119,6 +122,23 @@ pub fn initramfs(
     }
     cpio::newc::trailer(&mut out).map_err(step())?;
     out.flush().map_err(step())
+}
+
+/// Looks at the records that tell of the next entry, which are held in memory as a whole, and goes back.
+fn bounded(archive: &mut File) -> io::Result<()> {
+    let begin = archive.stream_position()?;
+    for entry in tar::Archive::new(&mut *archive).entries()?.raw(true) {
+        let header = entry?.header().clone();
+        let kind = header.entry_type();
+        let is_held = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if is_held && RECORDS_LEN_MAX < header.entry_size()? {
+            return Err(io::Error::other("a name or record that is too long"));
+        }
+    }
+    archive.seek(SeekFrom::Start(begin)).map(drop)
 }
 
 fn clean(path: &Path) -> Result<String, ImageError> {
@@ -187,12 +207,13 @@ mod tests {
             header.set_mode(0o755);
             header.set_uid(0);
             header.set_gid(0);
-            header.set_size(if *kind == EntryType::Regular { data.len() as u64 } else { 0 });
+            let has_data = !matches!(kind, EntryType::Symlink | EntryType::Directory);
+            header.set_size(if has_data { data.len() as u64 } else { 0 });
             if *kind == EntryType::Symlink {
                 header.set_link_name(data).unwrap();
             }
             header.set_cksum();
-            let data = if *kind == EntryType::Regular { *data } else { "" };
+            let data = if has_data { *data } else { "" };
             tar.append(&header, data.as_bytes()).unwrap();
         }
         let mut file = tar.into_inner().unwrap();
@@ -257,5 +278,10 @@ mod tests {
             assert!(error.contains(reason), "{entry:?}: {error}");
         }
         assert!(build(&[("other", EntryType::Regular, "text")]).is_err());
+        let long = "x".repeat((64 << 10) + 1);
+        for kind in [EntryType::GNULongName, EntryType::XHeader] {
+            let error = build(&[FIRST, ("long", kind, &long)]).unwrap_err();
+            assert!(error.contains("too long"), "{error}");
+        }
     }
 }

@@ -140,6 +140,9 @@ async def actions_are_tools(narrow):
         for arguments in [{}, {"vm": "py-acts"}]:
             seen = data(await mcp.call_tool("py-tools__page", arguments))
             assert (seen["vm"], seen["status"], seen["content"]) == ("py-acts", 200, "from the guest\n"), seen
+        for wrong in [{"vm": 7}, {"name": "py-acts"}]:
+            seen = await mcp.call_tool("py-tools__page", wrong)
+            assert seen.is_error and "invalid_arguments" in seen.content[0].text, (wrong, seen)
         assert data(await mcp.call_tool("py-tools__lost", {"payload": {"a": 1}}))["status"] == 404
         data(await mcp.call_tool("vm_delete", {"name": "py-acts"}))
     async with client("auto", narrow) as mcp:

@@ -83,7 +83,7 @@ pub struct Rules {
     pub allow: NetworkList,
     /// Networks of proxies whose X-Forwarded-For is believed.
     pub trusted_proxies: NetworkList,
-    /// Names of this host beside localhost and addresses, in lower case.
+    /// Names of this host beside localhost and addresses.
     pub hosts: Vec<String>,
     /// Origins of other sites whose pages may call.
     pub origins: Vec<String>,
@@ -134,8 +134,14 @@ impl Auth {
 /// Puts the first gate before every route of `router`. Browsers ask without a token whether a page of
 /// another site may call, so that is answered before it.
 pub fn protect(router: Router, auth: Auth) -> Router {
-    let cors = cors::layer(&auth.rules.origins);
-    router.layer(from_fn_with_state(auth, authenticate)).layer(cors)
+    let origins = auth.rules.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let origins: Arc<[HeaderValue]> = origins.collect();
+    let router = router.layer(from_fn_with_state(auth, authenticate));
+    if origins.is_empty() {
+        router
+    } else {
+        router.layer(from_fn_with_state(origins, cors::answer))
+    }
 }
 
 async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {

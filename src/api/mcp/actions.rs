@@ -86,6 +86,10 @@ fn tool(name: String, title: &str, description: &str) -> Tool {
         .with_annotations(annotations)
 }
 
+fn invalid(detail: String) -> Box<Problem> {
+    Box::new(Problem::new(422, "Unprocessable Entity", "invalid_arguments", detail, None))
+}
+
 /// The action of a tool's name.
 pub fn find(orchestrator: &Orchestrator, name: &str) -> Option<Named> {
     let plugins = orchestrator.list_plugins();
@@ -110,9 +114,15 @@ pub async fn call(
     caller: Caller,
 ) -> Result<Map<String, Value>, Box<Problem>> {
     let (plugin, action) = (encoded(&action.plugin), encoded(&action.action));
-    let path = match arguments.get("vm").and_then(Value::as_str) {
-        Some(vm) => format!("/api/v1/vms/{}/actions/{plugin}/{action}", encoded(vm)),
-        None => format!("/api/v1/plugins/{plugin}/actions/{action}"),
+    if let Some(name) = arguments.keys().find(|name| !["vm", "payload"].contains(&name.as_str())) {
+        return Err(invalid(format!("{name}: there is no such argument")));
+    }
+    let path = match arguments.get("vm") {
+        None | Some(Value::Null) => format!("/api/v1/plugins/{plugin}/actions/{action}"),
+        Some(Value::String(vm)) => {
+            format!("/api/v1/vms/{}/actions/{plugin}/{action}", encoded(vm))
+        }
+        Some(_) => return Err(invalid("vm: a string is needed".to_owned())),
     };
     reach(server.routes.clone(), path, arguments.get("payload"), caller).await
 }
