@@ -24,6 +24,9 @@ const CHUNK_LEN: usize = 16 * 1024;
 /// Bytes of one message of a client.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 
+/// What the console's WebSocket speaks, for clients that have to name it (docs/api/rest.md).
+const PROTOCOL: &str = "console.volantd";
+
 /// Tells a client that what it types does not count.
 const NOT_YOURS: &str = r#"{"code":"console_taken","detail":"somebody else types"}"#;
 
@@ -84,7 +87,8 @@ pub async fn console(
         viewer.take();
     }
     let attended = move |socket| attend(socket, console, viewer, input);
-    Ok(upgrade.max_message_size(MESSAGE_LEN_MAX).on_upgrade(attended))
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_LEN_MAX);
+    Ok(upgrade.on_upgrade(attended))
 }
 
 /// `POST .../console/resize`: the size of the terminal on the serial line.

@@ -18,6 +18,9 @@ use crate::model::{InvalidSpec, VmName};
 use crate::orchestrator::{Error, LogEntry, LogStart, Orchestrator, WorkloadLog};
 use crate::wire::LogLine;
 
+/// What the log's WebSocket speaks, for clients that have to name it (docs/api/rest.md).
+const PROTOCOL: &str = "logs.volantd";
+
 /// Query of logs.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +119,7 @@ pub async fn stream(
     let name = VmName::try_from(name.as_str())?;
     let since = since.as_deref().map(|text| moment(text, Timestamp::now())).transpose()?;
     let log = orchestrator.workload_log(&name, LogStart { tail, since }, true).await?;
-    Ok(upgrade.on_upgrade(|socket| tell(socket, log, name)))
+    Ok(upgrade.protocols([PROTOCOL]).on_upgrade(|socket| tell(socket, log, name)))
 }
 
 async fn tell(mut socket: WebSocket, mut log: WorkloadLog, name: VmName) {

@@ -28,6 +28,7 @@ mod rewind;
 mod server;
 mod tls;
 mod tokens;
+mod ui;
 mod view;
 mod vm_access;
 mod vms;
@@ -103,6 +104,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/openapi", get(openapi::document))
         .route("/docs", get(openapi::page))
         .merge(in_guests())
+        .merge(ui::router())
         .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .layer(from_fn(body::bounded))
         .merge(streams())

@@ -145,6 +145,8 @@ pub struct Interface {
 pub struct ActionView {
     /// For people.
     pub description: String,
+    /// JSON Schema of what it takes, if the plugin says so.
+    pub input: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A document of a guest as a tree, be it JSON or YAML; `None` if it is neither, or too large.
@@ -217,7 +219,10 @@ impl Orchestrator {
         let Some(made_of) = &record.plugin else { return Ok(Interface::default()) };
         let plugin = self.plugin(made_of.name.as_str())?;
         let manifest = manifest_for(&record, &plugin)?;
-        let about = |action: &Action| ActionView { description: action.description.clone() };
+        let about = |action: &Action| ActionView {
+            description: action.description.clone(),
+            input: action.input.clone(),
+        };
         let actions = manifest.actions.iter().map(|(name, action)| (name.clone(), about(action)));
         Ok(Interface {
             plugin: manifest.name.clone(),

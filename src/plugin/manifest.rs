@@ -196,6 +196,10 @@ pub struct Action {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
+    /// JSON Schema of the document that the action takes, an object: people get a form of it, models its
+    /// description. What is sent is not checked against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Health by HTTP, in the original's form.

@@ -25,6 +25,8 @@ const LABEL_LEN_MAX: usize = 256;
 const TEXT_LEN_MAX: usize = 4096;
 /// Milliseconds that an action may take to begin its answer: an hour.
 const ACTION_TIMEOUT_MS_MAX: u64 = 3_600_000;
+/// Bytes of the schema of what an action takes.
+const INPUT_LEN_MAX: usize = 16 * 1024;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Trims names and references and drops list items and map entries without content, as the original
@@ -264,6 +266,16 @@ fn action(check: &mut Check, manifest: &Manifest, action: &Action, pointer: &str
         format!("at most {ACTION_TIMEOUT_MS_MAX}"),
     );
     port_is_known(check, manifest, action.port, &format!("{pointer}/port"));
+    if let Some(input) = &action.input {
+        let pointer = format!("{pointer}/input");
+        let is_object = input.get("type").is_some_and(|kind| kind == "object");
+        check.rule(is_object, &pointer, "a JSON Schema with the type object");
+        let text = serde_json::Value::from(input.clone()).to_string();
+        let is_small = text.len() <= INPUT_LEN_MAX;
+        check.rule(is_small, &pointer, format!("at most {INPUT_LEN_MAX} bytes"));
+        // It becomes a part of other documents, where a reference would lead elsewhere.
+        check.rule(!text.contains("\"$ref\":"), &pointer, "whole in itself, without $ref");
+    }
 }
 
 fn port_is_known(check: &mut Check, manifest: &Manifest, port: Option<u16>, pointer: &str) {

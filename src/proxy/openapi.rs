@@ -108,13 +108,17 @@ fn merged(name: &VmName, interface: &Interface, own: Option<Value>) -> Value {
     let mut paths = Map::new();
     for (action, about) in &interface.actions {
         let path = format!("/api/v1/vms/{name}/actions/{}/{action}", interface.plugin);
+        let content = match &about.input {
+            Some(input) => json!({ "application/json": { "schema": input } }),
+            None => json!({ "*/*": {} }),
+        };
         paths.insert(
             path,
             json!({ "post": {
             "operationId": action,
             "tags": ["actions"],
             "summary": about.description,
-            "requestBody": { "content": { "*/*": {} } },
+            "requestBody": { "content": content },
             "responses": { "default": { "description": "The workload's answer." } },
         } }),
         );
@@ -179,7 +183,13 @@ mod tests {
         let interface = Interface {
             plugin: "web".to_owned(),
             version: "2".to_owned(),
-            actions: vec![("hello".to_owned(), ActionView { description: "Says it.".to_owned() })],
+            actions: vec![(
+                "hello".to_owned(),
+                ActionView {
+                    description: "Says it.".to_owned(),
+                    input: json!({ "type": "object" }).as_object().cloned(),
+                },
+            )],
             document: Some("/openapi.json".to_owned()),
             port: Some(8080),
         };
@@ -205,7 +215,10 @@ mod tests {
                 "/api/v1/vms/one/proxy/8080/v1/items/{id}",
             ]
         );
-        assert_eq!(whole["paths"][all[0]]["post"]["operationId"], "hello");
+        let action = &whole["paths"][all[0]]["post"];
+        assert_eq!(action["operationId"], "hello");
+        let taken = &action["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(taken["type"], "object");
         assert_eq!(whole["paths"][all[1]]["post"]["operationId"], "workload.hello");
         assert_eq!(whole["paths"][all[2]], json!({ "get": { "operationId": "getItem" } }));
         assert_eq!(whole["components"]["schemas"]["Item"], json!({}));

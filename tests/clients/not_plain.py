@@ -11,7 +11,7 @@ for path, operations in document["paths"].items():
     for operation in operations.values():
         answers = operation["responses"]
         content = answers.get("200", {}).get("content", {})
-        fixtures = path.startswith(("/mcp", "/api/v1/agui", "/e2b"))
+        fixtures = path.startswith(("/mcp", "/api/v1/agui", "/e2b", "/ui"))
         streams = {"text/event-stream", "application/x-tar"} & set(content)
         if fixtures or streams or "101" in answers or "2XX" in answers:
             print(operation["operationId"])

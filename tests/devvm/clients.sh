@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Real clients of other makers against the daemon: the MCP conformance suite, the official MCP
-# clients, AG-UI's client, E2B's SDKs, schemathesis. They run on this machine; the daemon and its guests run
+# clients, AG-UI's client, E2B's SDKs, schemathesis; and the web console in Chromium. They run on this machine; the daemon and its guests run
 # where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
 #
-#   clients.sh [conformance|mcp|agui|rest|e2b|schemathesis…]      all of them unless named
+#   clients.sh [conformance|mcp|agui|rest|ui|e2b|schemathesis…]      all of them unless named
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -15,7 +15,8 @@ readonly -a packages=(mcp==2.3.0 schemathesis==4.32.5 jsonschema==4.26.0 nodejs-
     e2b==2.63.0)
 readonly -a modules=(@modelcontextprotocol/conformance@0.2.0-alpha.12
     @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/client@2.4.0
-    @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0 e2b@2.51.0)
+    @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0 e2b@2.51.0
+    playwright-core@1.65.1 axe-core@4.14.1)
 
 # The versions are part of the folder's mark: other ones are installed anew.
 install_protocol_clients() {
@@ -127,6 +128,17 @@ run_rest() {
     "$clients/py/bin/python" tests/clients/rest.py
 }
 
+# Pictures of every page are beside the clients afterwards.
+run_ui() {
+    step "the web console in Chromium"
+    install_missing chromium=chromium /usr/share/fonts/truetype/dejavu=fonts-dejavu-core
+    cp tests/clients/ui.mjs "$clients/ui.mjs"
+    rm -rf "$clients/screenshots"
+    mkdir "$clients/screenshots"
+    VOLANT_SCREENSHOTS=$clients/screenshots VOLANT_MANIFEST=docs/examples/worker/manifest.yaml \
+        "$node" "$clients/ui.mjs"
+}
+
 # The template is a Debian with bash, whose own program is a web server.
 run_e2b() {
     step "E2B: a template"
@@ -161,7 +173,7 @@ run_schemathesis() {
 }
 
 wanted=("$@")
-((${#wanted[@]} > 0)) || wanted=(rest conformance mcp agui e2b schemathesis)
+((${#wanted[@]} > 0)) || wanted=(rest ui conformance mcp agui e2b schemathesis)
 
 step "clients"
 need_cargo

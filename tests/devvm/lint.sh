@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make lint`: form of the code, warnings, shell scripts, and what the packages may be.
+# `make lint`: form of the code, warnings, shell scripts, the web console, and what the packages may be.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -30,6 +30,20 @@ step "clippy"
 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 # The suites' daemon has code that the normal one has not.
 cargo clippy --locked --all-targets --features "$test_features" --quiet -- -D warnings
+
+step "web console: types, and whether what is committed is what its sources make"
+install_missing npm=npm
+cd src/api/ui/web
+if ! cmp -s package-lock.json node_modules/.installed; then
+    npm ci --silent --ignore-scripts --no-audit --no-fund
+    cp package-lock.json node_modules/.installed
+fi
+npm run --silent check
+built=$(mktemp -d)
+node build.mjs "$built"
+diff -rq ../dist "$built" || die "src/api/ui/dist is not up to date: npm run build in src/api/ui/web"
+rm -r "$built"
+cd "$root"
 
 step "packages: licences, duplicates, sources"
 install_deny

@@ -15,6 +15,7 @@ pub mod limits;
 mod network;
 mod rate;
 mod revision;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -185,9 +186,10 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
         let text = "this address is in none of the allowed networks";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_network", text).into_response());
     }
+    let in_protocols = socket::take_token(request.headers_mut());
     let shown = request.headers().get(header::AUTHORIZATION);
     let bearer = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let token = bearer.or_else(|| e2b::api_key(request));
+    let token = bearer.or(in_protocols.as_deref()).or_else(|| e2b::api_key(request));
     let peer: Arc<str> = client.to_string().into();
     let principal = token.and_then(|token| {
         let principal = auth.principal(token, Arc::clone(&peer));

@@ -45,7 +45,7 @@ pub fn all(orchestrator: &Orchestrator) -> Vec<Tool> {
             let name = name.filter(|name| tools.iter().all(|tool| tool.name != *name));
             tools.extend(name.map(|name| {
                 let title = format!("{action} of {}", plugin.name);
-                tool(name, &title, &described.description)
+                tool(name, &title, &described.description, described.input.as_ref())
             }));
         }
     }
@@ -53,12 +53,14 @@ pub fn all(orchestrator: &Orchestrator) -> Vec<Tool> {
     tools
 }
 
-fn tool(name: String, title: &str, description: &str) -> Tool {
+fn tool(name: String, title: &str, description: &str, input: Option<&JsonObject>) -> Tool {
+    let mut payload = input.cloned().unwrap_or_default();
+    payload.entry("description").or_insert_with(|| json!("JSON for the action."));
     let input = json!({
         "type": "object",
         "properties": {
             "vm": { "type": "string", "description": "Name of the VM; the least busy one of the plugin if absent." },
-            "payload": { "description": "JSON for the action." },
+            "payload": payload,
         },
         "additionalProperties": false,
     });

@@ -8,6 +8,7 @@ use crate::model::Scope;
 use crate::wire::{EventsView, Health, SystemInfo};
 
 const DOCUMENT: Skin = Skin::Absent("a document about the API, not a deed");
+const PAGE: Skin = Skin::Absent("a page for people");
 const PROBE: Skin = Skin::Absent("for load balancers and supervisors");
 const SKIN: Skin = Skin::Absent("it is itself a skin over the operations");
 
@@ -57,6 +58,52 @@ pub const OPERATIONS: &[Operation] = &[
         answer: Answer::Text("text/html; charset=utf-8"),
         tool: DOCUMENT,
         verb: DOCUMENT,
+    },
+    Operation {
+        id: "getConsole",
+        title: "The web console",
+        description: "A page for people: VMs, their meters, logs and consoles, plugins, images, \
+                      events. It asks for a token.",
+        method: Method::GET,
+        path: "/ui/",
+        aliases: &["/ui"],
+        access: Access::Open,
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Text("text/html; charset=utf-8"),
+        tool: PAGE,
+        verb: PAGE,
+    },
+    Operation {
+        id: "getConsoleFile",
+        title: "A file of the web console",
+        description: "Scripts, styles and pictures of the page.",
+        method: Method::GET,
+        path: "/ui/{file}",
+        aliases: &[],
+        access: Access::Open,
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Bytes("application/octet-stream"),
+        tool: PAGE,
+        verb: PAGE,
+    },
+    Operation {
+        id: "getRoot",
+        title: "Where the web console is",
+        description: "Leads browsers to the web console.",
+        method: Method::GET,
+        path: "/",
+        aliases: &[],
+        access: Access::Open,
+        hints: Hints::READS,
+        query: None,
+        body: None,
+        answer: Answer::Empty(307),
+        tool: PAGE,
+        verb: PAGE,
     },
     Operation {
         id: "getSystemInfo",
