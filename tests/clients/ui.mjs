@@ -128,6 +128,7 @@ async function fleet(page) {
   await page.getByRole('dialog').waitFor({ state: 'detached' })
   await remove.focus()
   await page.keyboard.press('Enter')
+  await page.getByRole('dialog').waitFor()
   await page.keyboard.press('Tab')
   await page.keyboard.press('Enter')
   await page.getByRole('link', { name: 'ui-2' }).waitFor({ state: 'detached' })

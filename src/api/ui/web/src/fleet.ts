@@ -10,6 +10,8 @@ const EVENTS_MAX = 500
 const AGAIN_MS = 4000
 /** Between two looks at a meter. */
 const METER_MS = 2000
+/** Between two looks whether the token still opens something: a stream that is open tells nothing of it. */
+const TOKEN_MS = 10_000
 /** Samples of a meter that are kept: five minutes. */
 const SAMPLES_MAX = 150
 /** Meters that are asked at once. */
@@ -52,6 +54,7 @@ export async function follow(signal: AbortSignal) {
   latest.clear()
   let last = ''
   void measure(signal)
+  void showToken(signal)
   while (!signal.aborted) {
     try {
       last = await listen(last, signal)
@@ -114,6 +117,13 @@ function renew() {
     due = undefined
     refresh().catch(() => {})
   }, 150)
+}
+
+async function showToken(signal: AbortSignal) {
+  while (!signal.aborted) {
+    await pause(TOKEN_MS, signal)
+    if (!signal.aborted && !document.hidden) await request('/api/v1/vms?limit=1', { signal }).catch(() => {})
+  }
 }
 
 async function measure(signal: AbortSignal) {

@@ -1,7 +1,7 @@
 // Small pieces that several pages use.
 import { signal } from '@preact/signals'
 import type { ComponentChildren } from 'preact'
-import { useEffect, useId, useRef, useState } from 'preact/hooks'
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks'
 
 import { Failure } from './api'
 
@@ -93,7 +93,7 @@ export function Confirm() {
   const asked = question.value
   const dialog = useRef<HTMLDialogElement>(null)
   const [busy, run] = useDeed()
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (asked) dialog.current?.showModal()
   }, [asked])
   if (!asked) return null
