@@ -55,24 +55,26 @@ export function Notice() {
   )
 }
 
-export function Trouble({ error, children }: { error: unknown; children?: ComponentChildren }) {
+export function Trouble({ error }: { error: unknown }) {
   if (!error) return null
   const failure = error instanceof Failure ? error : null
+  // A pointer to the whole document says nothing.
+  const fields = failure?.fields.filter((field) => field.pointer !== '') ?? []
   return (
     <div class="trouble" role="alert">
       <p>
-        {error instanceof Error ? error.message : String(error)} {failure?.hint}
+        {error instanceof Error ? error.message : String(error)}
+        {failure?.hint && <span class="dim"> {failure.hint}</span>}
       </p>
-      {failure && failure.fields.length > 0 && (
+      {fields.length > 0 && (
         <ul>
-          {failure.fields.map((field) => (
+          {fields.map((field) => (
             <li>
-              <code>{field.pointer || '/'}</code> {field.detail}
+              <code>{field.pointer}</code> {field.detail}
             </li>
           ))}
         </ul>
       )}
-      {children}
     </div>
   )
 }
@@ -147,7 +149,7 @@ export function Field({ label, help, error, children }: FieldProps) {
       {children({ id, 'aria-describedby': `${id}-help` })}
       <span id={`${id}-help`}>
         {help && <span class="help">{prose(help)}</span>}
-        {error && <span class="wrong"> {error}</span>}
+        {error && <span class="wrong">{error}</span>}
       </span>
     </div>
   )

@@ -146,7 +146,13 @@ const HELP: Partial<Record<Kind, string>> = {
 }
 
 /** Words of names that people write in another way. */
-const WORDS: Record<string, string> = { cpu: 'CPU', env: 'environment', mb: 'in MiB', ms: 'in ms' }
+const WORDS: Record<string, string> = {
+  cpu: 'CPU',
+  env: 'environment',
+  mb: 'in MiB',
+  ms: 'in ms',
+  ttl: 'time to live',
+}
 
 const titled = (name: string) =>
   name
@@ -226,7 +232,7 @@ function Input({ tied, name, schema, kind, choices, value, wrong, set }: InputPr
   if (options) {
     return (
       <select {...common}>
-        <option value="">{kind === 'yes-no' ? '' : 'none'}</option>
+        <option value="">{choices && 'choose'}</option>
         {options.map((option) => (
           <option value={option}>{kind === 'yes-no' ? (option === 'true' ? 'yes' : 'no') : option}</option>
         ))}
