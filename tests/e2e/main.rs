@@ -10,6 +10,7 @@ mod console;
 mod crash;
 mod daemon;
 mod disks;
+mod docs;
 mod examples;
 mod exec;
 mod expose;

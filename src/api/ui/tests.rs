@@ -50,7 +50,10 @@ async fn every_answer_is_guarded() {
         let scripts = policy.split(';').find(|part| part.contains("script-src")).unwrap();
         assert_eq!(scripts.trim(), "script-src 'self'", "{path}");
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
-        assert_eq!(header_of(&answer, HeaderName::from_static("x-content-type-options")), "nosniff");
+        assert_eq!(
+            header_of(&answer, HeaderName::from_static("x-content-type-options")),
+            "nosniff"
+        );
         assert_eq!(header_of(&answer, header::REFERRER_POLICY), "no-referrer");
     }
 }

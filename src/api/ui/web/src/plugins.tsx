@@ -102,7 +102,7 @@ function Row({ plugin, again }: { plugin: Plugin; again: () => void }) {
 function remove(plugin: Plugin, done: () => void) {
   confirm({
     title: `Remove ${plugin.name}?`,
-    text: `All its versions go. ${plugin.vms === 0 ? 'No VM is made of it.' : `${plugin.vms} VMs are made of it.`}`,
+    text: 'All its versions go. It is refused while VMs are made of it.',
     verb: 'Remove',
     deed: async () => {
       await json(path(plugin), { method: 'DELETE' })
