@@ -97,32 +97,32 @@ async function create(page) {
   await page.getByLabel('name *').fill('Not A Name')
   await page.getByRole('button', { name: 'Create' }).click()
   await page.getByText('not of the form').waitFor()
-  await page.getByLabel('name *').fill('ui-1')
+  await page.getByLabel('name *').fill('worker-1')
   await page.getByLabel('Environment').fill('STEPS=2')
   await look(page, 'create')
   await page.getByRole('button', { name: 'Create' }).click()
-  await page.getByRole('heading', { name: 'ui-1' }).waitFor()
+  await page.getByRole('heading', { name: 'worker-1' }).waitFor()
   // One that another client makes comes by itself.
   await open(page, '/')
-  await api('/api/v1/vms', { method: 'POST', body: JSON.stringify({ name: 'ui-2', memory_mb: 64, start: false }) })
-  await page.getByRole('link', { name: 'ui-2' }).waitFor()
-  await page.locator('tr', { hasText: 'ui-1' }).getByText('running').waitFor(SLOW)
-  await page.locator('tr', { hasText: 'ui-1' }).locator('.spark').first().waitFor(SLOW)
+  const others = [{ name: 'shell', memory_mb: 96 }, { name: 'spare', memory_mb: 64, start: false }]
+  for (const vm of others) await api('/api/v1/vms', { method: 'POST', body: JSON.stringify(vm) })
+  await page.getByRole('link', { name: 'spare' }).waitFor()
+  await page.locator('tr', { hasText: 'worker-1' }).getByText('running').waitFor(SLOW)
+  await page.locator('tr', { hasText: 'worker-1' }).locator('.spark').first().waitFor(SLOW)
   step('a plugin installed, a VM made of it, followed until it runs')
 }
 
 async function fleet(page) {
   await page.keyboard.press('/')
   await page.keyboard.type('worker')
-  await page.getByRole('link', { name: 'ui-2' }).waitFor({ state: 'detached' })
+  await page.getByRole('link', { name: 'spare' }).waitFor({ state: 'detached' })
   await page.keyboard.press('Control+A')
   await page.keyboard.press('Backspace')
-  await look(page, 'fleet')
   // By keyboard alone: asked, left with Escape, asked again, done.
-  const remove = page.getByRole('button', { name: 'Delete ui-2' })
+  const remove = page.getByRole('button', { name: 'Delete spare' })
   await remove.focus()
   await page.keyboard.press('Enter')
-  await page.getByRole('heading', { name: 'Delete ui-2?' }).waitFor()
+  await page.getByRole('heading', { name: 'Delete spare?' }).waitFor()
   await look(page, 'confirm')
   await page.keyboard.press('Escape')
   await page.getByRole('dialog').waitFor({ state: 'detached' })
@@ -131,23 +131,25 @@ async function fleet(page) {
   await page.getByRole('dialog').waitFor()
   await page.keyboard.press('Tab')
   await page.keyboard.press('Enter')
-  await page.getByRole('link', { name: 'ui-2' }).waitFor({ state: 'detached' })
+  await page.getByRole('link', { name: 'spare' }).waitFor({ state: 'detached' })
   step('filter, delete by keyboard')
 }
 
 async function charts(page) {
-  await page.getByRole('link', { name: 'ui-1' }).click()
+  await page.getByRole('link', { name: 'worker-1' }).click()
   const chart = page.getByRole('img', { name: /^CPU/ })
   await chart.waitFor(SLOW)
-  // Three of them, each with something drawn in it.
+  // Three of them, each with a line of the colour that lines have in a light page.
   const drawn = () =>
     [...document.querySelectorAll('.uplot canvas')].filter((canvas) => {
       const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
-      return data.some((byte) => byte !== 0)
+      for (let at = 0; at < data.length; at += 4) {
+        if (data[at] === 15 && data[at + 1] === 111 && data[at + 2] === 102 && data[at + 3] === 255) return true
+      }
+      return false
     }).length === 3
   await page.waitForFunction(drawn, null, SLOW)
   await page.getByText(/processes, disk/).waitFor()
-  await look(page, 'vm')
   step('charts')
 }
 
@@ -166,7 +168,7 @@ async function consoles(page) {
   await untilShown(page, 'volant-42')
   // A second person looks on, is told so, and takes over.
   const second = await visitor({ colorScheme: 'dark' })
-  await second.goto(`${base}/ui/#/vms/ui-1/console`)
+  await second.goto(`${base}/ui/#/vms/worker-1/console`)
   await logIn(second, token)
   await untilShown(second, 'volant-42')
   await second.keyboard.type('x')
@@ -212,7 +214,7 @@ async function actions(page) {
 
 async function history(page) {
   await page.getByRole('link', { name: 'Events' }).click()
-  await page.getByLabel('Filter').fill('ui-1')
+  await page.getByLabel('Filter').fill('worker-1')
   await page.getByText('VM_RUNNING').waitFor()
   await look(page, 'events')
   await page.getByRole('link', { name: 'Images' }).click()
@@ -227,7 +229,12 @@ async function history(page) {
 }
 
 async function farewell(page) {
-  await open(page, '/vms/ui-1')
+  await open(page, '/')
+  await page.getByRole('heading', { name: 'VMs' }).waitFor()
+  await look(page, 'fleet')
+  await open(page, '/vms/worker-1')
+  await page.getByRole('img', { name: /^Network/ }).waitFor()
+  await look(page, 'vm')
   await page.getByRole('button', { name: 'Stop' }).click()
   await page.getByRole('dialog').getByRole('button', { name: 'Stop' }).click()
   await page.locator('main .bar .state.stopped').waitFor(SLOW)
@@ -239,11 +246,12 @@ async function farewell(page) {
   // Going back shows nothing.
   await page.goBack()
   await page.getByLabel('Token').waitFor()
+  await open(page, '/')
 
   const body = JSON.stringify({ name: `ui-${Date.now()}`, scope: 'read', expires_in_seconds: 3 })
   const { secret } = await api('/api/v1/tokens', { method: 'POST', body })
   await logIn(page, secret)
-  await page.getByRole('heading', { name: 'VMs' }).or(page.getByRole('heading', { name: 'ui-1' })).waitFor()
+  await page.getByRole('heading', { name: 'VMs' }).waitFor()
   await page.getByText('The token is not valid any more. Log in again.').waitFor()
   await look(page, 'expired')
   step('stop, log out, a token that expires')
@@ -262,6 +270,6 @@ try {
   throw error
 } finally {
   await browser.close()
-  await api('/api/v1/vms/ui-1', { method: 'DELETE' })
+  for (const vm of ['worker-1', 'shell']) await api(`/api/v1/vms/${vm}`, { method: 'DELETE' })
 }
 step(`no complaint of the browser; ${Math.round((Date.now() - began) / 1000)} s`)

@@ -105,7 +105,8 @@ function Chart({ title, now, samples, lines, top, unit, steps }: ChartProps) {
         legend: { show: false },
         cursor: { show: false },
         scales: {
-          x: { range: (_, low, high) => [Math.min(low, high - WINDOW_S), high] },
+          // Its own idea of one sample is a whole day.
+          x: { range: ({ data: [times] }) => [Math.min(times[0]!, times.at(-1)! - WINDOW_S), times.at(-1)!] },
           y: { range: (_, __, high) => [0, top ?? Math.max(1024, high * 1.1)] },
         },
         axes: [
