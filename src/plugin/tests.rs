@@ -114,10 +114,9 @@ fn each_rule_refuses_by_field_and_reason() {
         ("/actions/buy/timeout_ms", json!(99_999_999), "/actions/buy/timeout_ms", "at most"),
         ("/actions/list/port", json!(0), "/actions/list/port", "1 to 65535"),
         ("/actions/buy/input", json!({ "type": "string" }), "/actions/buy/input", "type object"),
-        ("/actions/buy/input", json!([]), "/actions/buy/input", "invalid type"),
         (
             "/actions/buy/input",
-            json!({ "type": "object", "properties": { "a": { "$ref": "#/$defs/a" } } }),
+            json!({ "type": "object", "$ref": "#" }),
             "/actions/buy/input",
             "without $ref",
         ),
