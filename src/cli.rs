@@ -353,6 +353,9 @@ pub struct CreateArgs {
     /// disk-without-agent
     #[arg(long, value_name = "WHAT")]
     pub boot_from: Option<String>,
+    /// How it is connected: bridged, or vsock for no network card; the plugin's, or bridged, if absent
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
     /// File with cloud-init's user data
     #[arg(long, value_name = "FILE")]
     pub user_data: Option<PathBuf>,

@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
-use volantd::artifact::oci::{Document, ImageConfig, Layer, Limits, Manifest, build_root, choose};
+use volantd::artifact::oci::{
+    Compression, Document, ImageConfig, Layer, Limits, Manifest, build_root, choose,
+};
 use volantd::model::Digest;
 
 fn run(program: &str, args: &[&str]) -> Duration {
@@ -61,6 +64,31 @@ fn convert(layout: &Path, tag: &str, out: &Path) -> Duration {
     let file = File::create(out).unwrap();
     build_root(layers.collect(), file, Limits::default(), &|_| {}).unwrap();
     began.elapsed()
+}
+
+/// A layer with `count` empty files, each with a name of its own.
+fn many_files(count: u32) -> File {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_size(0);
+    let mut out = std::io::BufWriter::new(tempfile::tempfile().unwrap());
+    for number in 0..count {
+        header.set_path(format!("{:03}/{number}", number / 1000)).unwrap();
+        header.set_cksum();
+        out.write_all(header.as_bytes()).unwrap();
+    }
+    out.write_all(&[0; 1024]).unwrap();
+    let mut file = out.into_inner().unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+/// The most memory that this process has had, in KiB.
+fn peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// What of an entry can be compared: kind and mode, owner, links, time, content, attributes, and
@@ -253,4 +281,22 @@ fn the_tree_is_what_umoci_unpacks_and_takes_no_longer() {
             expected.keys().filter(|n| !found.contains_key(*n)).take(10).collect();
         assert!(missing.is_empty(), "{tag} lacks {missing:?}");
     }
+}
+
+/// An image that is all entries is refused before it has taken much of anything.
+#[test]
+fn a_million_entries_are_refused_in_bounds() {
+    let layer = Layer {
+        file: many_files(1_000_000),
+        compression: Compression::None,
+        diff_id: Digest([0; 32]),
+    };
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let before_kib = peak_kib();
+    let made = build_root(vec![layer], out.reopen().unwrap(), Limits::default(), &|_| {});
+    let refused = made.expect_err("a million entries").to_string();
+    assert!(refused.contains("500000"), "{refused}");
+    let (taken_kib, blocks) = (peak_kib() - before_kib, out.as_file().metadata().unwrap().blocks());
+    assert!(taken_kib < 512 << 10, "{taken_kib} KiB of memory");
+    assert!(blocks * 512 < 1 << 20, "{blocks} blocks of disk");
 }

@@ -1,10 +1,15 @@
 //! `/api/v1/vms/{name}/exposures`: ports of the host that lead to a VM.
 
+use std::net::Ipv4Addr;
+
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::api::error::Refusal;
 use crate::model::{Exposure, Transport, VmName};
@@ -65,22 +70,43 @@ pub async fn add(
     Ok((StatusCode::CREATED, Json(view(&exposed))))
 }
 
-/// `DELETE .../exposures/{transport}/{host_port}`.
+/// Query of the call that ends an exposure.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OfAddress {
+    /// The host's address, where the port leads to the VM by several.
+    host_ip: Option<Ipv4Addr>,
+}
+
+/// `DELETE .../exposures/{transport}/{host_port}?host_ip=`.
 ///
 /// # Errors
-/// A problem.
+/// A problem; also where the port leads to the VM by several addresses, and none is named.
 pub async fn remove(
     State(orchestrator): State<Orchestrator>,
     Path((name, transport, host_port)): Path<(String, String, String)>,
+    query: Result<Query<OfAddress>, QueryRejection>,
 ) -> Result<StatusCode, Refusal> {
     let name = VmName::try_from(name.as_str())?;
-    let found = orchestrator.exposures(&name)?.into_iter().find(|exposure| {
-        exposure.transport.as_str() == transport && exposure.host_port.to_string() == host_port
+    let Query(OfAddress { host_ip }) = query?;
+    let all = orchestrator.exposures(&name)?.into_iter();
+    let mut found = all.filter(|exposure| {
+        exposure.transport.as_str() == transport
+            && exposure.host_port.to_string() == host_port
+            && host_ip.is_none_or(|host_ip| exposure.host_ip == host_ip)
     });
-    let none = || {
-        let text = format!("{transport} port {host_port} does not lead to this VM");
-        Refusal::new(StatusCode::NOT_FOUND, "exposure_not_found", text)
+    let refuse = |status, code, text: &str| {
+        let text = format!("{transport} port {host_port} {text}");
+        Err(Refusal::new(status, code, text))
     };
-    orchestrator.unexpose(&name, found.ok_or_else(none)?).await?;
+    let Some(exposure) = found.next() else {
+        let text = "does not lead to this VM";
+        return refuse(StatusCode::NOT_FOUND, "exposure_not_found", text);
+    };
+    if found.next().is_some() {
+        let text = "leads to this VM by several addresses: name one, as host_ip";
+        return refuse(StatusCode::CONFLICT, "exposure_ambiguous", text);
+    }
+    orchestrator.unexpose(&name, exposure).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -218,6 +218,7 @@ mod tests {
                 image: None,
                 volumes: Vec::new(),
                 boot_from: crate::model::BootFrom::Initramfs,
+                network: crate::model::NetworkMode::Bridged,
                 cloud_init: None,
                 workload: None,
             },

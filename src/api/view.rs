@@ -6,8 +6,8 @@ use volant_protocol::{WorkloadCondition, WorkloadReport};
 use crate::api::exposures::exposure;
 use crate::model::{
     AuditEntry, BootFrom, BootProtocol, CloudInit, Disk, Event, Expiry, Image, ImageRoot,
-    ImageWish, InvalidSpec, OnExpiry, Overlay, PluginArtifact, Token, Vm, VmName, VmState,
-    VolumeMount, VolumeName,
+    ImageWish, InvalidSpec, NetworkMode, OnExpiry, Overlay, PluginArtifact, Token, Vm, VmName,
+    VmState, VolumeMount, VolumeName,
 };
 use crate::orchestrator::{InstalledVersion, Orchestrator, Plugin, VmRequest};
 use crate::wire::{
@@ -41,7 +41,7 @@ pub fn vm(vm: &Vm) -> VmView {
         plugin: vm.plugin.as_ref().map(|plugin| plugin.name.to_string()),
         plugin_version: vm.plugin.as_ref().map(|plugin| plugin.version.to_string()),
         labels: vm.labels.clone(),
-        ip_address: vm.ip.to_string(),
+        ip_address: vm.address().map_or_else(String::new, |ip| ip.to_string()),
         mac_address: vm.mac.to_string(),
         vsock_cid: vm.cid,
         cpu_cores: vm.spec.vcpus,
@@ -52,6 +52,7 @@ pub fn vm(vm: &Vm) -> VmView {
         image: vm.spec.image.as_ref().map(image_root),
         volumes: vm.spec.volumes.iter().map(volume).collect(),
         boot_from: vm.spec.boot_from.as_str().to_owned(),
+        network_mode: vm.spec.network.as_str().to_owned(),
         created_at: rfc3339(vm.created_at_ms),
         updated_at: rfc3339(vm.updated_at_ms),
         expires_at: vm.expiry.map(|expiry| rfc3339(expiry.at_ms)),
@@ -107,6 +108,12 @@ fn boot_from(word: &str) -> Result<BootFrom, crate::orchestrator::Error> {
     let reason = || "initramfs, disk or disk-without-agent".to_owned();
     let known = BootFrom::from_word(word);
     Ok(known.ok_or_else(|| InvalidSpec { field: "boot_from", reason: reason() })?)
+}
+
+fn network(word: &str) -> Result<NetworkMode, crate::orchestrator::Error> {
+    let reason = || "bridged or vsock".to_owned();
+    let known = NetworkMode::from_word(word);
+    Ok(known.ok_or_else(|| InvalidSpec { field: "network_mode", reason: reason() })?)
 }
 
 fn cloud_init(body: CloudInitBody) -> CloudInit {
@@ -204,6 +211,7 @@ pub fn request(body: CreateVm) -> Result<VmRequest, Refusal> {
         boot_from: body.boot_from.as_deref().map(boot_from).transpose()?,
         cloud_init: body.cloud_init.map(cloud_init),
         exposures: body.expose.iter().map(exposure).collect::<Result<_, _>>()?,
+        network: body.network_mode.as_deref().map(network).transpose()?,
     })
 }
 

@@ -124,7 +124,7 @@ pub async fn create(
     let expiry = view::expiry(&orchestrator, body.ttl_ms, body.on_expiry)?;
     let mut new = orchestrator.plan(plugin, view::request(body)?)?;
     new.expiry = expiry;
-    let mut vm = orchestrator.create_exposed(new, start, patience.wait).await?;
+    let mut vm = orchestrator.create(new, start, patience.wait).await?;
     if start {
         vm = patience.settle(&orchestrator, vm).await?;
     }

@@ -16,6 +16,6 @@ pub struct ExposeArgs {
 pub struct UnexposeArgs {
     /// Name of the VM
     pub name: String,
-    /// HOST-PORT[/udp]
+    /// [IP:]HOST-PORT[/udp]
     pub port: String,
 }

@@ -7,7 +7,7 @@ use hyper::Method;
 use crate::cli::{ExposeArgs, Output, UnexposeArgs};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::output;
-use crate::ctl::vms::path;
+use crate::ctl::vms::{encoded, path};
 use crate::wire::ExposureView;
 
 /// `[IP:][HOST-PORT:]GUEST-PORT[/udp]`.
@@ -72,8 +72,10 @@ pub async fn list(client: &Client, name: &str, form: Output) -> Result<(), Failu
 /// # Errors
 /// [`Failure`].
 pub async fn remove(client: &Client, args: &UnexposeArgs) -> Result<(), Failure> {
-    let (port, transport) = args.port.split_once('/').unwrap_or((&args.port, "tcp"));
-    let target = path(&args.name, &format!("/exposures/{transport}/{port}"));
+    let (place, transport) = args.port.split_once('/').unwrap_or((&args.port, "tcp"));
+    let (ip, port) = place.rsplit_once(':').map_or((None, place), |(ip, port)| (Some(ip), port));
+    let query = ip.map_or(String::new(), |ip| format!("?host_ip={}", encoded(ip)));
+    let target = path(&args.name, &format!("/exposures/{transport}/{port}{query}"));
     client.send(Method::DELETE, &target, None, "*/*").await.map(drop)
 }
 

@@ -11,7 +11,8 @@ use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::ctl::client::Failure;
+use crate::ctl::client::{Failure, Stream};
+use crate::ctl::tls;
 
 /// How long a server may take for all of a document.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -55,12 +56,14 @@ pub async fn fetch(url: &str, len_max: usize) -> Result<Vec<u8>, Failure> {
 
 async fn get(url: &str, len_max: usize) -> Result<Vec<u8>, Failure> {
     let uri: Uri = url.parse().map_err(|error| failed(url, &error))?;
-    if uri.scheme_str() != Some("http") {
-        let text = "only http:// is fetched; download it, and name the file";
-        return Err(failed(url, &text));
-    }
-    let host = uri.host().unwrap_or_default();
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let stream: std::io::Result<Box<dyn Stream>> = match uri.scheme_str() {
+        Some("https") => tls::connect(authority).await.map(|stream| Box::new(stream) as _),
+        _ => {
+            let place = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+            TcpStream::connect(place).await.map(|stream| Box::new(stream) as _)
+        }
+    };
     let stream = TokioIo::new(stream.map_err(|error| failed(url, &error))?);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(stream).await.map_err(|error| failed(url, &error))?;
@@ -69,7 +72,7 @@ async fn get(url: &str, len_max: usize) -> Result<Vec<u8>, Failure> {
         let _ = connection.await;
     });
     let request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header("host", uri.authority().map_or(host, |authority| authority.as_str()))
+        .header("host", authority)
         .header("user-agent", "volantd")
         .body(Empty::<Bytes>::new())
         .map_err(|error| failed(url, &error))?;

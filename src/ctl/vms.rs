@@ -158,6 +158,7 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         insecure: args.insecure,
         boot_from: args.boot_from,
         cloud_init,
+        network_mode: args.network,
         ttl_ms: args.life.ttl_ms,
         on_expiry: args.life.on_expiry.into(),
     };

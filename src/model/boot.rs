@@ -42,6 +42,36 @@ impl BootFrom {
     }
 }
 
+/// How a VM is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A network card on the bridge, with a leased address.
+    #[default]
+    Bridged,
+    /// No network card: the guest is reached by vsock alone, and reaches nothing.
+    Vsock,
+}
+
+impl NetworkMode {
+    const WORDS: [(NetworkMode, &'static str); 2] =
+        [(NetworkMode::Bridged, "bridged"), (NetworkMode::Vsock, "vsock")];
+
+    /// The word on the wire and in the store.
+    pub fn as_str(self) -> &'static str {
+        NetworkMode::WORDS.iter().find(|(known, _)| *known == self).map_or("", |(_, word)| word)
+    }
+
+    /// The one of that word.
+    pub fn from_word(word: &str) -> Option<NetworkMode> {
+        NetworkMode::WORDS.iter().find(|(_, known)| *known == word).map(|(mode, _)| *mode)
+    }
+
+    /// Whether the guest has a network card.
+    pub fn has_card(self) -> bool {
+        self == NetworkMode::Bridged
+    }
+}
+
 /// Documents for cloud-init (its data source NoCloud). What is absent has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudInit {

@@ -17,7 +17,7 @@ mod volume;
 mod workload;
 
 pub use access::{AuditEntry, Repeat, Scope, Token};
-pub use boot::{BootFrom, CloudInit};
+pub use boot::{BootFrom, CloudInit, NetworkMode};
 pub use event::{Event, EventKind};
 pub use expiry::{Expiry, OnExpiry};
 pub use exposure::{Exposure, Transport};

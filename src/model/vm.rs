@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use volant_protocol::{WorkloadCondition, WorkloadReport};
 
 use crate::model::{
-    BootFrom, CloudInit, Expiry, Exposure, ImageRoot, ImageWish, Medium, Overlay, PluginRef,
-    VmName, VolumeMount, Workload,
+    BootFrom, CloudInit, Expiry, Exposure, ImageRoot, ImageWish, Medium, NetworkMode, Overlay,
+    PluginRef, VmName, VolumeMount, Workload,
 };
 
 /// A VM's number: never used again after the VM is deleted.
@@ -64,6 +64,8 @@ pub struct VmSpec {
     pub boot_from: BootFrom,
     /// Seed for a guest that runs cloud-init.
     pub cloud_init: Option<CloudInit>,
+    /// How it is connected.
+    pub network: NetworkMode,
 }
 
 /// A disk in a raw file of the host.
@@ -180,6 +182,10 @@ impl VmSpec {
                 let reason = "a disk to boot from, and neither image nor initramfs".to_owned();
                 return refuse("boot_from", reason);
             }
+            if !self.boot_from.has_agent() && !self.network.has_card() {
+                let reason = "a guest without an agent is reached by its network only".to_owned();
+                return refuse("network_mode", reason);
+            }
             let for_agent = self.workload.is_some() || !self.volumes.is_empty();
             if !self.boot_from.has_agent() && for_agent {
                 let reason = "nobody would start a workload or mount volumes".to_owned();
@@ -291,7 +297,7 @@ pub struct Vm {
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.
     pub state: VmState,
-    /// Leased address, for as long as the record lives.
+    /// Leased address, for as long as the record lives; without a network card nobody has it.
     pub ip: Ipv4Addr,
     /// Address of its network card.
     pub mac: Mac,
@@ -313,6 +319,11 @@ pub struct Vm {
 }
 
 impl Vm {
+    /// Where the guest is on the bridge, if it has a network card.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.spec.network.has_card().then_some(self.ip)
+    }
+
     /// Whether it does what it is there for: it runs, and its workload, if it has one, is ready.
     pub fn is_ready(&self) -> bool {
         let workload_ready = match (&self.spec.workload, &self.workload) {

@@ -1,5 +1,7 @@
 //! The kernel command line that every guest gets.
 
+use std::net::Ipv4Addr;
+
 use crate::model::{BootFrom, Vm};
 use crate::net::NetConfig;
 
@@ -22,13 +24,17 @@ pub fn for_vm(vm: &Vm, network: &NetConfig, root: Option<&str>) -> String {
     let boot = match (spec.boot_from, root) {
         (BootFrom::Initramfs, _) | (_, None) => INITRAMFS.to_owned(),
         (BootFrom::Disk | BootFrom::DiskWithoutAgent, Some(root)) => {
-            // Nobody else would tell a guest without an agent
-            // (Documentation/admin-guide/nfs/nfsroot.rst).
-            let bits = u32::MAX.checked_shl(32 - u32::from(network.subnet.prefix_len)).unwrap_or(0);
-            let mask = std::net::Ipv4Addr::from(bits);
-            let (ip, host, name) = (vm.ip, network.host_ip, &vm.name);
-            format!("{DISK} root={root} ip={ip}::{host}:{mask}:{name}:eth0:off")
+            let address = vm.address().map_or(String::new(), |ip| self::ip(vm, ip, network));
+            format!("{DISK} root={root} {address}")
         }
     };
     format!("{console} {COMMON} {boot} {}", spec.kernel_cmdline).trim_end().to_owned()
+}
+
+/// The guest's address, which nobody else would tell a guest without an agent
+/// (Documentation/admin-guide/nfs/nfsroot.rst).
+fn ip(vm: &Vm, ip: Ipv4Addr, network: &NetConfig) -> String {
+    let bits = u32::MAX.checked_shl(32 - u32::from(network.subnet.prefix_len)).unwrap_or(0);
+    let (mask, host, name) = (Ipv4Addr::from(bits), network.host_ip, &vm.name);
+    format!("ip={ip}::{host}:{mask}:{name}:eth0:off")
 }

@@ -68,7 +68,7 @@ pub struct Running {
     /// Of its workload, if it has one.
     monitor: Option<Monitor>,
     /// Held for its end: the guest may send while its machine lives.
-    _permit: Permit,
+    _permit: Option<Permit>,
 }
 
 impl std::fmt::Debug for Driver {

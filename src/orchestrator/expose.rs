@@ -4,9 +4,9 @@
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Exposure, NewVm, Vm, VmName};
+use crate::model::{Exposure, InvalidSpec, NetworkMode, NewVm, VmName};
 use crate::net::{EXPOSED_MAX, Forward, Reservation, reserve};
-use crate::orchestrator::{Error, Orchestrator, Shared, Wait, chain};
+use crate::orchestrator::{Error, Orchestrator, Shared, chain};
 
 /// The exposures of one VM.
 #[derive(Debug, Default)]
@@ -51,6 +51,46 @@ fn collide(one: &Exposure, two: &Exposure) -> bool {
 }
 
 impl Shared {
+    /// Sets the host's port for `wanted` aside. Called while `exposing` is held; `more` are set aside
+    /// already, and are no VM's yet.
+    fn set_aside(&self, wanted: Exposure, more: &[Exposed]) -> Result<Exposed, Error> {
+        let mut all: Vec<Exposure> =
+            self.handles().iter().flat_map(|handle| handle.exposures.all()).collect();
+        all.extend(more.iter().map(|exposed| exposed.exposure));
+        if EXPOSED_MAX <= all.len() {
+            return Err(Error::NoExposure);
+        }
+        let taken = Error::PortTaken { port: wanted.host_port };
+        if all.iter().any(|other| collide(other, &wanted)) {
+            return Err(taken);
+        }
+        let reservation = reserve(wanted.transport, wanted.host_ip, wanted.host_port);
+        let reservation = reservation.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied => taken,
+            _ => Error::NoSuchAddress(wanted.host_ip),
+        })?;
+        let exposure = Exposure { host_port: reservation.port, ..wanted };
+        Ok(Exposed { exposure, reservation: Some(reservation) })
+    }
+
+    /// Sets aside what a VM is to be created with, all or nothing, and writes the ports that it got
+    /// into `new`. Called while `exposing` is held.
+    ///
+    /// # Errors
+    /// As of [`Orchestrator::expose`].
+    pub(super) fn set_aside_for(&self, new: &mut NewVm) -> Result<Exposures, Error> {
+        if !new.exposures.is_empty() {
+            needs_card(new.spec.network)?;
+        }
+        let mut all = Vec::new();
+        for wanted in &mut new.exposures {
+            let exposed = self.set_aside(*wanted, &all)?;
+            *wanted = exposed.exposure;
+            all.push(exposed);
+        }
+        Ok(Exposures(Mutex::new(all)))
+    }
+
     /// Brings the firewall to what is exposed now. Called whenever a machine comes up or goes.
     pub(super) fn refresh_forwards(&self) {
         // ORDER: held while the rules are computed and set, so that the last change wins.
@@ -110,26 +150,17 @@ impl Orchestrator {
     /// Conflict when the host's port is taken, by another VM or another program.
     pub async fn expose(&self, name: &VmName, wanted: Exposure) -> Result<Exposure, Error> {
         let handle = self.find(name)?;
-        let id = handle.vm.borrow().id;
+        let (id, network) = {
+            let vm = handle.vm.borrow();
+            (vm.id, vm.spec.network)
+        };
+        needs_card(network)?;
         // One at a time, so that none comes between the look and the change.
         let _one = self.shared.exposing.lock().await;
-        let all: Vec<Exposure> =
-            self.shared.handles().iter().flat_map(|handle| handle.exposures.all()).collect();
-        if EXPOSED_MAX <= all.len() {
-            return Err(Error::NoExposure);
-        }
-        let taken = Error::PortTaken { port: wanted.host_port };
-        if all.iter().any(|other| collide(other, &wanted)) {
-            return Err(taken);
-        }
-        let reservation = reserve(wanted.transport, wanted.host_ip, wanted.host_port);
-        let reservation = reservation.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied => taken,
-            _ => Error::NoSuchAddress(wanted.host_ip),
-        })?;
-        let exposure = Exposure { host_port: reservation.port, ..wanted };
+        let exposed = self.shared.set_aside(wanted, &[])?;
+        let exposure = exposed.exposure;
         self.shared.store.add_exposure(id, exposure).await?;
-        handle.exposures.lock().push(Exposed { exposure, reservation: Some(reservation) });
+        handle.exposures.lock().push(exposed);
         self.shared.refresh_forwards();
         Ok(exposure)
     }
@@ -146,33 +177,14 @@ impl Orchestrator {
         self.shared.refresh_forwards();
         Ok(())
     }
+}
 
-    /// Creates a VM whose ports are exposed before it starts. If one cannot be, there is no VM.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn create_exposed(
-        &self,
-        mut new: NewVm,
-        start: bool,
-        wait: Wait,
-    ) -> Result<Vm, Error> {
-        let exposures = std::mem::take(&mut new.exposures);
-        if exposures.is_empty() {
-            return self.create(new, start, wait).await;
-        }
-        let name = new.name.clone();
-        let mut vm = self.create(new, false, Wait::Accepted).await?;
-        for exposure in exposures {
-            if let Err(error) = self.expose(&name, exposure).await {
-                self.delete(&name).await?;
-                return Err(error);
-            }
-        }
-        if start {
-            vm = self.start(&name, wait).await?;
-        }
-        Ok(vm)
+/// Only what has an address on the bridge can be led to.
+fn needs_card(network: NetworkMode) -> Result<(), InvalidSpec> {
+    let reason = || "a VM without a network card has no address to lead to".to_owned();
+    match network.has_card() {
+        true => Ok(()),
+        false => Err(InvalidSpec { field: "expose", reason: reason() }),
     }
 }
 

@@ -319,14 +319,14 @@ impl Orchestrator {
         });
         cleaned.await.map_err(|_| Error::Internal("cleaning up panicked"))??;
         for vm in vms {
-            this.adopt(vm, None);
+            this.adopt(vm, expose::Exposures::default(), None);
         }
         this.load_access().await?;
         this.load_exposures().await?;
         Ok(this)
     }
 
-    fn adopt(&self, vm: Vm, first: Option<Command>) -> Arc<Handle> {
+    fn adopt(&self, vm: Vm, exposures: expose::Exposures, first: Option<Command>) -> Arc<Handle> {
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let name = vm.name.clone();
         let (published, watched) = watch::channel(vm);
@@ -336,7 +336,7 @@ impl Orchestrator {
             live: Mutex::default(),
             load: Load::default(),
             access: vm_access::Access::default(),
-            exposures: expose::Exposures::default(),
+            exposures,
             console_seat: Arc::default(),
         });
         let driver = Driver {
@@ -358,7 +358,7 @@ impl Orchestrator {
         vms.get(name).cloned().ok_or_else(|| Error::NotFound(name.to_string()))
     }
 
-    /// Creates a VM and, if `start`, starts it.
+    /// Creates a VM, with its exposed ports, and, if `start`, starts it.
     ///
     /// # Errors
     /// [`Error`]; a refused VM leaves nothing behind.
@@ -384,7 +384,10 @@ impl Orchestrator {
         }
     }
 
-    async fn insert(&self, new: NewVm, start: bool) -> Result<(Vm, Option<Answers>), Error> {
+    async fn insert(&self, mut new: NewVm, start: bool) -> Result<(Vm, Option<Answers>), Error> {
+        // Held until the registry has the VM: its ports of the host are nobody else's from now on.
+        let _exposing = self.shared.exposing.lock().await;
+        let exposures = self.shared.set_aside_for(&mut new)?;
         let network = self.shared.network.config().clone();
         let name = new.name.clone();
         let plugin = new.plugin.as_ref().map(|plugin| plugin.name.to_string());
@@ -399,7 +402,7 @@ impl Orchestrator {
         })?;
         crash::point("create.stored");
         let (command, answers) = command(Change::Start);
-        self.adopt(vm.clone(), start.then_some(command));
+        self.adopt(vm.clone(), exposures, start.then_some(command));
         self.shared.publish(event);
         Ok((vm, start.then_some(answers)))
     }

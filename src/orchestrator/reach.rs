@@ -76,7 +76,8 @@ impl Orchestrator {
             if vm.state != VmState::Running {
                 return Ok(None);
             }
-            SocketAddr::from((vm.ip, port))
+            let Some(ip) = vm.address() else { return Ok(None) };
+            SocketAddr::from((ip, port))
         };
         let connecting = tokio::time::timeout(BRIDGE_TIMEOUT, TcpStream::connect(address));
         let Ok(Ok(stream)) = connecting.await else { return Ok(None) };

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,8 +30,8 @@ pub struct Started {
     pub live: Live,
     /// How the machine ends.
     pub exit: oneshot::Receiver<Exit>,
-    /// Its right to send.
-    pub permit: Permit,
+    /// Its right to send, if it has a network card.
+    pub permit: Option<Permit>,
     /// What took how long.
     pub timeline: Vec<BootStep>,
     /// KVM_RUN returns until the agent answered.
@@ -83,12 +82,10 @@ pub async fn run(
     let root = vm.spec.boot_from.is_disk().then(|| root_device(&disks)).transpose()?;
     disks.extend(seed_disk(vm)?);
     clock.mark("files_open");
-    let port = Port { vm_id: vm.id, mac: vm.mac, ip: vm.ip };
-    let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
-    let Attachment { tap, permit } = attached;
+    let (net, permit) = attach(shared, vm).await?.unzip();
     clock.mark("tap_ready");
     let cmdline = cmdline::for_vm(vm, shared.network.config(), root.as_deref());
-    let machine = machine_spec(shared, vm, (kernel, initramfs), disks, (tap, cmdline));
+    let machine = machine_spec(shared, vm, (kernel, initramfs), disks, (net, cmdline));
     let (live, mut exit) = Live::build(shared.hypervisor.clone(), machine).await?;
     clock.mark("machine_built");
     crash::point("start.built");
@@ -133,12 +130,21 @@ pub async fn run(
     Ok(Started { live, exit, permit, timeline: clock.steps, exits: stats.exits, agent })
 }
 
+/// The guest's network card and its right to send, if it is to have one.
+async fn attach(shared: &Shared, vm: &Vm) -> Result<Option<(NetSpec, Permit)>, String> {
+    let Some(ip) = vm.address() else { return Ok(None) };
+    let port = Port { vm_id: vm.id, mac: vm.mac, ip };
+    let attached = shared.network.attach(port).await.map_err(|e| super::chain(&e))?;
+    let Attachment { tap, permit } = attached;
+    Ok(Some((NetSpec { tap, mac: vm.mac.0 }, permit)))
+}
+
 fn machine_spec(
     shared: &Shared,
     vm: &Vm,
     (kernel, initramfs): (File, Option<File>),
     disks: Vec<DiskSpec>,
-    (tap, cmdline): (OwnedFd, String),
+    (net, cmdline): (Option<NetSpec>, String),
 ) -> Spec {
     let spec = &vm.spec;
     Spec {
@@ -157,7 +163,7 @@ fn machine_spec(
         disks,
         console: spec.console,
         cid: vm.cid,
-        net: Some(NetSpec { tap, mac: vm.mac.0 }),
+        net,
     }
 }
 
@@ -280,8 +286,8 @@ fn guest_config(shared: &Shared, vm: &Vm) -> GuestConfig {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     GuestConfig {
         hostname: vm.name.to_string(),
-        network: Some(NetworkConfig {
-            address: vm.ip,
+        network: vm.address().map(|address| NetworkConfig {
+            address,
             prefix_len: network.subnet.prefix_len,
             gateway: network.host_ip,
             dns: shared.config.dns.clone(),

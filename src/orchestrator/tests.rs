@@ -30,6 +30,7 @@ async fn after_a_crash_every_row_tells_the_truth() {
             image: None,
             volumes: Vec::new(),
             boot_from: crate::model::BootFrom::Initramfs,
+            network: crate::model::NetworkMode::Bridged,
             cloud_init: None,
         };
         let name = VmName::try_from(format!("vm-{index}").as_str()).unwrap();

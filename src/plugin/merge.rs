@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use crate::model::{
     BootFrom, BootProtocol, CloudInit, Digest, Disk, Exposure, ImageWish, InvalidReference, Medium,
-    MediumFormat, MediumRole, NewVm, PluginName, PluginRef, PluginVersion, Transport, VmName,
-    VmSpec, VolumeMount, VolumeName,
+    MediumFormat, MediumRole, NetworkMode, NewVm, PluginName, PluginRef, PluginVersion, Transport,
+    VmName, VmSpec, VolumeMount, VolumeName,
 };
 use crate::plugin::manifest::{
-    CloudInit as Seed, Format, Manifest, NetworkMode, PortProtocol, SeedDocument, Volume,
+    CloudInit as Seed, Format, Manifest, NetworkMode as Mode, PortProtocol, SeedDocument, Volume,
 };
 use crate::plugin::parse::Refused;
 use crate::plugin::rules::{self, BUILTIN_INITRAMFS};
@@ -62,6 +62,8 @@ pub struct VmRequest {
     pub cloud_init: Option<CloudInit>,
     /// Ports of the host that lead to it; one wins over the manifest's of the same port.
     pub exposures: Vec<Exposure>,
+    /// How it is connected; wins over the manifest's.
+    pub network: Option<NetworkMode>,
 }
 
 impl VmRequest {
@@ -86,6 +88,7 @@ impl VmRequest {
             boot_from: None,
             cloud_init: None,
             exposures: Vec::new(),
+            network: None,
         }
     }
 }
@@ -141,6 +144,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         volumes: request.volumes,
         boot_from: request.boot_from.unwrap_or_default(),
         cloud_init: request.cloud_init,
+        network: request.network.unwrap_or_default(),
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
@@ -155,6 +159,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     if let Some(refused) = unsupported(manifest) {
         return Err(unsupported_by(refused));
     }
+    spec.network = request.network.or_else(|| network(manifest)).unwrap_or_default();
     let media = media(manifest, &mut spec, request.insecure)?;
     spec.boot_from = request.boot_from.unwrap_or_else(|| boot_from(manifest, &spec));
     spec.cloud_init = match (manifest.cloud_init.as_ref().map(documents), spec.cloud_init) {
@@ -285,6 +290,14 @@ fn boot_from(manifest: &Manifest, spec: &VmSpec) -> BootFrom {
     }
 }
 
+/// How the manifest's VMs are connected, if it says.
+fn network(manifest: &Manifest) -> Option<NetworkMode> {
+    manifest.network.as_ref().map(|network| match network.mode {
+        Mode::Vsock => NetworkMode::Vsock,
+        Mode::Bridged | Mode::Dhcp => NetworkMode::Bridged,
+    })
+}
+
 fn documents(seed: &Seed) -> CloudInit {
     let text = |document: &Option<SeedDocument>| {
         document.as_ref().and_then(|document| document.content.clone())
@@ -392,7 +405,6 @@ fn host_path(url: &str) -> Option<PathBuf> {
 /// made without it.
 fn unsupported(manifest: &Manifest) -> Option<Refused> {
     let rootfs = manifest.rootfs.as_ref();
-    let modes = [NetworkMode::Vsock, NetworkMode::Dhcp];
     let network = manifest.network.as_ref();
     let table = [
         (
@@ -401,9 +413,9 @@ fn unsupported(manifest: &Manifest) -> Option<Refused> {
             "the guest's kernel has neither xfs nor btrfs",
         ),
         (
-            network.is_some_and(|network| modes.contains(&network.mode)),
+            network.is_some_and(|network| network.mode == Mode::Dhcp),
             "/network/mode",
-            "only bridged is supported yet",
+            "bridged or vsock: the daemon leases addresses itself, and tells them to its guests",
         ),
         (
             network.is_some_and(|network| network.subnet.is_some() || network.gateway.is_some()),

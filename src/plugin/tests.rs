@@ -468,7 +468,7 @@ fn what_cannot_be_made_is_refused_by_field() {
         ("/initramfs/url", json!("https://example.com/a"), "/initramfs/url"),
         ("/initramfs/checksum", json!("0".repeat(32)), "/initramfs/url"),
         ("/rootfs", json!({ "url": "/a", "format": "xfs" }), "/rootfs/format"),
-        ("/network/mode", json!("vsock"), "/network/mode"),
+        ("/network/mode", json!("dhcp"), "/network/mode"),
         ("/devices/pci_passthrough", json!(["0000:01:00.0"]), "/devices"),
     ];
     for (pointer, value, field) in table {

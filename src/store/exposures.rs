@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 use crate::model::{Exposure, Transport, VmId};
 use crate::store::{Store, StoreError, sqlite};
@@ -13,16 +13,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also when the host's port is another's or there is no such VM.
     pub async fn add_exposure(&self, id: VmId, exposure: Exposure) -> Result<(), StoreError> {
-        let Exposure { transport, host_ip, host_port, guest_port } = exposure;
-        self.transact(move |tx| {
-            tx.execute(
-                "INSERT INTO exposures VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![id.0, transport.as_str(), u32::from(host_ip), host_port, guest_port],
-            )
-            .map(drop)
-            .map_err(sqlite("store an exposure"))
-        })
-        .await
+        self.transact(move |tx| insert(tx, id.0, exposure)).await
     }
 
     /// Removes an exposure.
@@ -57,6 +48,20 @@ impl Store {
         })
         .await
     }
+}
+
+/// Stores an exposure of the VM `id`.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn insert(tx: &Transaction<'_>, id: i64, exposure: Exposure) -> Result<(), StoreError> {
+    let Exposure { transport, host_ip, host_port, guest_port } = exposure;
+    tx.execute(
+        "INSERT INTO exposures VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![id, transport.as_str(), u32::from(host_ip), host_port, guest_port],
+    )
+    .map(drop)
+    .map_err(sqlite("store an exposure"))
 }
 
 fn read(row: &Row<'_>) -> Result<(VmId, Exposure), StoreError> {

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0011_boot.sql"),
     include_str!("schema/0012_expiry.sql"),
     include_str!("schema/0013_token_labels.sql"),
+    include_str!("schema/0014_network.sql"),
 ];
 /// Only this process writes; another one (a shell) may read for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

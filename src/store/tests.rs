@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::model::{
     ArtifactEntry, BootFrom, BootProtocol, CloudInit, Digest, Disk, EventKind, Expiry, Image,
-    ImageRoot, NewVm, OnExpiry, Overlay, PluginName, PluginRef, PluginVersion, VmName, VmSpec,
-    VmState, VolumeMount, VolumeName, VolumeState, Workload,
+    ImageRoot, NetworkMode, NewVm, OnExpiry, Overlay, PluginName, PluginRef, PluginVersion, VmName,
+    VmSpec, VmState, VolumeMount, VolumeName, VolumeState, Workload,
 };
 
 fn workload() -> Workload {
@@ -39,6 +39,7 @@ fn new(name: &str) -> NewVm {
             }),
             volumes: Vec::new(),
             boot_from: BootFrom::DiskWithoutAgent,
+            network: NetworkMode::Vsock,
             cloud_init: Some(CloudInit {
                 user_data: Some("#cloud-config\n".to_owned()),
                 ..CloudInit::default()

@@ -7,16 +7,16 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    BootFrom, BootProtocol, CloudInit, Disk, Event, EventKind, Expiry, Mac, NewVm, OnExpiry,
-    PluginName, PluginRef, PluginVersion, Vm, VmId, VmName, VmSpec, VmState, Workload,
+    BootFrom, BootProtocol, CloudInit, Disk, Event, EventKind, Expiry, Mac, NetworkMode, NewVm,
+    OnExpiry, PluginName, PluginRef, PluginVersion, Vm, VmId, VmName, VmSpec, VmState, Workload,
 };
-use crate::store::{Store, StoreError, events, images, plugins, sqlite, volumes};
+use crate::store::{Store, StoreError, events, exposures, images, plugins, sqlite, volumes};
 
 const COLUMNS: &str = "v.id, v.name, v.runtime, v.state, v.reason, v.vcpus, v.memory_mib, \
     v.kernel, v.initramfs, v.kernel_cmdline, v.env, v.console, v.created_at_ms, v.updated_at_ms, \
     l.address, v.disks, v.boot_protocol, v.workload, \
     v.plugin, v.plugin_version, v.labels, v.image, v.boot_from, v.cloud_init, v.expires_at_ms, \
-    v.on_expiry";
+    v.on_expiry, v.network";
 /// CIDs 0 to 2 are taken (virtio 1.3, 5.10.4).
 const CID_FIRST: i64 = 3;
 
@@ -48,6 +48,9 @@ impl Store {
             let address = choose(&leased(tx)?).ok_or(StoreError::NoAddress)?;
             tx.execute("INSERT INTO leases VALUES (?1, ?2)", params![u32::from(address), id])
                 .map_err(sqlite("lease an address"))?;
+            for exposure in &new.exposures {
+                exposures::insert(tx, id, *exposure)?;
+            }
             volumes::attach(tx, id, &new.spec.volumes, now_ms)?;
             let vm = find(tx, "v.id = ?1", &[&id])?.ok_or(StoreError::Closed)?;
             let event = events::append(tx, &vm, EventKind::Created, now_ms, "vm record created")?;
@@ -159,8 +162,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
         "INSERT INTO vms (name, runtime, state, vcpus, memory_mib, kernel, initramfs, \
          kernel_cmdline, env, console, disks, boot_protocol, workload, plugin, \
          plugin_version, labels, image, boot_from, cloud_init, created_at_ms, updated_at_ms, \
-         expires_at_ms, on_expiry) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-         ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?20, ?21, ?22)",
+         expires_at_ms, on_expiry, network) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
+         ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?20, ?21, ?22, ?23)",
         params![
             new.name.as_str(),
             new.runtime,
@@ -183,7 +186,8 @@ fn insert(tx: &Transaction<'_>, new: &NewVm, state: &VmState, now: i64) -> Resul
             seed_text(spec.cloud_init.as_ref()),
             now,
             expires_at_ms,
-            on_expiry
+            on_expiry,
+            spec.network.as_str()
         ],
     );
     match inserted {
@@ -248,9 +252,10 @@ fn read(row: &Row<'_>) -> Result<Vm, StoreError> {
                 .ok_or_else(|| corrupt("boot_protocol"))?,
             workload: workload_of(&text(17)?)?,
             image: images::from_text(&text(21)?)?,
-            volumes: volumes::mounts_of(&text(26)?)?,
+            volumes: volumes::mounts_of(&text(27)?)?,
             boot_from: BootFrom::from_word(&text(22)?).ok_or_else(|| corrupt("boot_from"))?,
             cloud_init: seed_of(&text(23)?)?,
+            network: NetworkMode::from_word(&text(26)?).ok_or_else(|| corrupt("network"))?,
         },
         runtime: text(2)?,
         plugin: plugin_of(&text(18)?, &text(19)?)?,

@@ -128,6 +128,11 @@ pub struct CreateVm {
     /// Documents for a guest that runs cloud-init; each takes the place of the plugin's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInitBody>,
+    /// `bridged`: a network card with a leased address; or `vsock`: no network card, the guest reaches
+    /// nothing, and is reached by its agent and the proxy. The plugin's, or `bridged`, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["bridged", "vsock", null]))]
+    pub network_mode: Option<String>,
     /// How long it may live, in milliseconds from now; without an end if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 315_360_000_000_u64))]
@@ -167,6 +172,10 @@ fn auto() -> String {
     "auto".to_owned()
 }
 
+fn bridged() -> String {
+    "bridged".to_owned()
+}
+
 fn yes() -> bool {
     true
 }
@@ -200,7 +209,7 @@ pub struct VmView {
     /// Names and values for people and programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Leased IPv4 address.
+    /// Leased IPv4 address; empty without a network card.
     pub ip_address: String,
     /// Ethernet address.
     pub mac_address: String,
@@ -228,6 +237,9 @@ pub struct VmView {
     /// that needs an agent is refused: exec, files, metrics, volumes, a workload. It is stopped without
     /// being asked.
     pub boot_from: String,
+    /// `bridged`, or `vsock` without a network card.
+    #[serde(default = "bridged")]
+    pub network_mode: String,
     /// RFC 3339, UTC.
     pub created_at: String,
     /// RFC 3339, UTC.

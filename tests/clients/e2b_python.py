@@ -165,7 +165,9 @@ def control(sandbox):
     until("a port of the sandbox answers", lambda: answers(request))
     for call in [sandbox.create_snapshot, sandbox.pause, sandbox.fork]:
         assert "501" in str(raises(SandboxException, call)), call
-    raises(SandboxException, Sandbox.create, "base", allow_internet_access=False)
+    with Sandbox.create("base", allow_internet_access=False) as apart:
+        links = apart.commands.run("ls /sys/class/net").stdout.split()
+        assert links == ["lo"], links
     missing = raises(SandboxException, Sandbox.create, "no-such-template")
     assert "404" in str(missing) and "not found" in str(missing), missing
     print("  control: info, lists, timeout, metrics, ports, and errors for what is not offered")

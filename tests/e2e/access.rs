@@ -8,7 +8,7 @@ use crate::daemon::Daemon;
 const API: &str = "https://localhost:17777";
 
 /// A certificate for localhost that signs itself, in the files `cert` and `key`.
-fn certify(folder: &Path, subject: &str) {
+pub fn certify(folder: &Path, subject: &str) {
     let path = |name: &str| folder.join(name).display().to_string();
     let out = Command::new("openssl")
         .args([

@@ -52,6 +52,11 @@ fn an_exposed_port_leads_to_the_guest_and_to_nobody_else() {
     assert_eq!(fetch("127.0.0.1:18081").as_deref(), Some("one"));
     assert_eq!(fetch("192.168.127.1:18081"), None, "an address that was not exposed");
 
+    ok(&daemon, &["vms", "expose", "one", "192.168.127.1:18081:80"]);
+    let which = daemon.ctl(&["vms", "unexpose", "one", "18081"]);
+    assert_eq!(which.status.code(), Some(4), "one of two addresses: {which:?}");
+    ok(&daemon, &["vms", "unexpose", "one", "192.168.127.1:18081"]);
+
     // Another guest does not get there by way of the host.
     ok(&daemon, &["vms", "create", "two", "--memory", "64"]);
     for host in ["192.168.127.1", "10.99.0.1", "127.0.0.1"] {

@@ -1,10 +1,12 @@
 //! Plugins: from a manifest to a workload that is ready, kept alive, told about and read.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Output, Stdio};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::access::certify;
 use crate::daemon::Daemon;
 
 /// A web server in the default initramfs. Its page and its health are files that a test can change.
@@ -38,6 +40,29 @@ fn install(daemon: &Daemon, manifest: &Value) -> Output {
     std::fs::write(file.path(), manifest.to_string()).unwrap();
     daemon.ctl(&["plugins", "install", "--manifest", file.path().to_str().unwrap()])
 }
+
+/// Documents as the original Volant and its image builder write them.
+const ORIGINALS: [&str; 2] = [
+    r#"{ "schema_version": "1.0", "name": "echo", "version": "0.1.0", "runtime": "echo",
+        "rootfs": { "url": "https://example.com/echo.img", "format": "qcow2",
+            "checksum": "sha256:abababababababababababababababababababababababababababababababab" },
+        "image": null, "disks": null, "labels": null,
+        "resources": { "cpu_cores": 1, "memory_mb": 1024 },
+        "actions": { "say": { "description": "", "method": "POST", "path": "/v1/say", "timeout_ms": 0 } },
+        "health_check": { "endpoint": "/health", "timeout_ms": 10000 },
+        "workload": { "type": "http", "base_url": "http://127.0.0.1:8080",
+            "entrypoint": ["/usr/bin/echo-server", ""], "env": { "": "dropped" } },
+        "cloud_init": { "datasource": "NoCloud", "seed_mode": "vfat",
+            "user_data": { "inline": true, "content": "x" } },
+        "network": { "mode": "bridged", "subnet": "10.1.0.0/24", "auto_assign": true },
+        "devices": { "pci_passthrough": ["0000:01:00.0"], "allowlist": ["10de:2204"] },
+        "enabled": true, "openapi": "/srv/openapi.yaml" }"#,
+    r#"{ "name": "appliance", "version": "1",
+        "initramfs": { "url": "/images/appliance.cpio.gz",
+            "checksum": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd" },
+        "resources": { "cpu_cores": 1, "memory_mb": 256 },
+        "workload": { "type": "http", "base_url": "http://localhost:3000", "entrypoint": ["/init"] } }"#,
+];
 
 fn ok(out: &Output) -> String {
     assert!(out.status.success(), "{out:?}");
@@ -386,4 +411,71 @@ fn actions_reach_the_vm_named_or_the_least_busy_one() {
     ok(&daemon.ctl(&["plugins", "enable", "acts"]));
     ok(&daemon.ctl(&["vms", "stop", "one"]));
     refused(&daemon.ctl(&["vms", "action", "one", "acts", "who"]), 4, "not ready");
+}
+
+#[test]
+fn manifests_of_the_original_install_from_anywhere() {
+    let daemon = Daemon::start();
+    for text in ORIGINALS {
+        let document: Value = serde_json::from_str(text).unwrap();
+        let name = document["name"].as_str().unwrap().to_owned();
+        ok(&install(&daemon, &document));
+        let shown: Value =
+            serde_json::from_str(&ok(&daemon.ctl(&["plugins", "show", &name, "-o", "json"])))
+                .unwrap();
+        assert_eq!((&shown["name"], &shown["enabled"]), (&json!(name), &json!(true)));
+    }
+    // What the host has no means for is told by field when a VM is asked for, and nothing is made.
+    refused(&daemon.ctl(&["vms", "create", "one", "--plugin", "echo"]), 2, "/network/subnet");
+
+    // The same by an address, whose certificate must be trusted.
+    let folder = tempfile::tempdir().unwrap();
+    certify(folder.path(), "/CN=manifests");
+    std::fs::write(folder.path().join("m.json"), manifest("far", SERVER).to_string()).unwrap();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:18443", "-cert", "cert", "-key", "key", "-WWW"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    daemon.wait("the server of manifests", || TcpStream::connect("127.0.0.1:18443").is_ok());
+    let url = "https://localhost:18443/m.json";
+    let get = |ca: &str| {
+        let mut ctl = daemon.command(&["plugins", "install", "--manifest", url]);
+        ctl.env("VOLANT_TLS_CA", folder.path().join(ca)).output().unwrap()
+    };
+    let known = get("cert");
+    std::fs::create_dir(folder.path().join("other")).unwrap();
+    certify(&folder.path().join("other"), "/CN=other");
+    let unknown = get("other/cert");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(ok(&known).contains("far"));
+    refused(&unknown, 2, "certificate");
+}
+
+#[test]
+fn a_guest_without_a_network_card_is_reached_all_the_same() {
+    let daemon = Daemon::start();
+    let mut document = manifest("apart", SERVER);
+    document["network"] = json!({ "mode": "vsock" });
+    ok(&install(&daemon, &document));
+    ok(&daemon.ctl(&["vms", "create", "one", "--plugin", "apart"]));
+    let vm = get(&daemon, "one");
+    assert_eq!((&vm["network_mode"], &vm["ip_address"]), (&json!("vsock"), &json!("")));
+    assert_eq!(guest(&daemon, "one", "ls /sys/class/net"), "lo\n");
+    let taps = std::fs::read_dir("/sys/class/net").unwrap();
+    let taps = taps
+        .filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"vt"));
+    assert_eq!(taps.count(), 0);
+    let page = daemon.client().get("/api/v1/vms/one/proxy/8080/");
+    assert_eq!(page.body, "hello from the manifest\n", "{page:?}");
+    let exposed = daemon.ctl(&["vms", "expose", "one", "8080"]);
+    refused(&exposed, 2, "network card");
+    // The request wins.
+    ok(&daemon.ctl(&["vms", "create", "two", "--plugin", "apart", "--network", "bridged"]));
+    assert_eq!(guest(&daemon, "two", "ls /sys/class/net"), "eth0\nlo\n");
+    refused(&daemon.ctl(&["vms", "create", "no", "--network", "none"]), 2, "network_mode");
 }

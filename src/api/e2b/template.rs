@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::api::e2b::{E2b, METADATA_PREFIX, TEMPLATE_LABEL};
 use crate::api::error::Refusal;
 use crate::model::{
-    BootProtocol, ImageWish, InvalidSpec, Kind, NewVm, OnExpiry, VmName, VolumeMount, VolumeName,
+    ImageWish, InvalidSpec, Kind, NetworkMode, NewVm, OnExpiry, VmName, VolumeMount, VolumeName,
 };
 use crate::orchestrator::{Error, VmRequest};
 use crate::wire::e2b::{NewSandbox, SandboxVolume};
@@ -47,7 +47,6 @@ fn check(new: &NewSandbox) -> Result<(), Refusal> {
             || resume.get("enabled").and_then(Value::as_bool) == Some(true)
     });
     let table = [
-        (new.allow_internet_access == Some(false), "sandboxes without the internet"),
         (is_given(&new.network), "networks of sandboxes' own"),
         (is_given(&new.iam), "identities of sandboxes' own"),
         (is_given(&new.mcp), "MCP servers in sandboxes"),
@@ -93,25 +92,13 @@ impl E2b {
         let template = new.template_id;
         let volumes = new.volume_mounts.unwrap_or_default();
         let volumes: Result<Vec<_>, _> = volumes.into_iter().map(mount).collect();
+        let isolated = new.allow_internet_access == Some(false);
         let mut request = VmRequest {
-            name: VmName::try_from(random_name(NAME_PREFIX, NAME_LEN)?.as_str())?,
-            runtime: None,
-            vcpus: None,
-            memory_mib: None,
-            kernel: None,
-            initramfs: None,
-            kernel_cmdline: String::new(),
             env: new.env_vars.unwrap_or_default(),
             labels: labels(&template, new.metadata.unwrap_or_default()),
-            console: true,
-            disks: Vec::new(),
-            boot_protocol: BootProtocol::Auto,
-            image: None,
-            insecure: false,
-            boot_from: None,
-            cloud_init: None,
             volumes: volumes.map_err(Error::from)?,
-            exposures: Vec::new(),
+            network: isolated.then_some(NetworkMode::Vsock),
+            ..VmRequest::named(VmName::try_from(random_name(NAME_PREFIX, NAME_LEN)?.as_str())?)
         };
         let settings = &self.settings;
         let image = settings.templates.get(&template);
@@ -162,7 +149,7 @@ mod tests {
             (r#"{"templateID":"base","secure":true,"autoPause":false,"mcp":null}"#, true),
             (r#"{"templateID":"base","autoPause":true,"autoPauseMemory":false}"#, true),
             (r#"{"templateID":"base","autoPause":true}"#, false),
-            (r#"{"templateID":"base","allow_internet_access":false}"#, false),
+            (r#"{"templateID":"base","allow_internet_access":false}"#, true),
             (r#"{"templateID":"base","autoResume":{"enabled":true}}"#, false),
             (r#"{"templateID":"base","network":{"denyOut":["0.0.0.0/0"]}}"#, false),
         ];

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 
+use crate::api::exposures;
 use crate::api::operations::{Access, Answer, Body, Hints, Operation, Skin, of};
 use crate::model::Scope;
 use crate::wire::ExposureView;
@@ -42,13 +43,13 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         id: "removeVmExposure",
         title: "Stop exposing a port",
-        description: "The host's port leads to the VM no more.",
+        description: "The host's port leads to the VM no more. Where it does by several addresses, one is named.",
         method: Method::DELETE,
         path: "/api/v1/vms/{name}/exposures/{transport}/{host_port}",
         aliases: &[],
         access: Access::Scope(Scope::Operate),
         hints: Hints::DESTROYS,
-        query: None,
+        query: Some(of::<exposures::OfAddress>),
         body: None,
         answer: Answer::Empty(204),
         tool: Skin::As("vm_unexpose"),

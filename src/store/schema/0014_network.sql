@@ -1,0 +1,2 @@
+-- bridged, vsock.
+ALTER TABLE vms ADD COLUMN network TEXT NOT NULL DEFAULT 'bridged';
