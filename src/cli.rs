@@ -7,6 +7,7 @@ mod build;
 mod expose;
 mod file;
 mod images;
+mod jobs;
 mod life;
 mod operations;
 mod plugins;
@@ -26,6 +27,7 @@ pub use build::BuildArgs;
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
+pub use jobs::OperationsCommand;
 pub use life::{LifeArgs, OnExpiryArg, TtlArgs};
 pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
@@ -188,6 +190,9 @@ pub enum CtlCommand {
     /// Look at the files that VMs are made of, beside images
     #[command(subcommand)]
     Artifacts(ArtifactsCommand),
+    /// Look at and end work that takes long
+    #[command(subcommand)]
+    Operations(OperationsCommand),
     /// Make, grow, back up and remove volumes
     #[command(subcommand)]
     Volumes(VolumesCommand),

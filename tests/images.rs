@@ -62,7 +62,7 @@ fn convert(layout: &Path, tag: &str, out: &Path) -> Duration {
         diff_id,
     });
     let file = File::create(out).unwrap();
-    build_root(layers.collect(), file, Limits::default(), &|_| {}).unwrap();
+    build_root(layers.collect(), file, Limits::default(), &|_| Ok(())).unwrap();
     began.elapsed()
 }
 
@@ -293,7 +293,7 @@ fn a_million_entries_are_refused_in_bounds() {
     };
     let out = tempfile::NamedTempFile::new().unwrap();
     let before_kib = peak_kib();
-    let made = build_root(vec![layer], out.reopen().unwrap(), Limits::default(), &|_| {});
+    let made = build_root(vec![layer], out.reopen().unwrap(), Limits::default(), &|_| Ok(()));
     let refused = made.expect_err("a million entries").to_string();
     assert!(refused.contains("500000"), "{refused}");
     let (taken_kib, blocks) = (peak_kib() - before_kib, out.as_file().metadata().unwrap().blocks());

@@ -35,7 +35,8 @@ pub async fn fetch(
     body: Result<Json<FetchPlugin>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     let Json(FetchPlugin { version, insecure }) = body?;
-    answer(&headers, async move |told| {
+    let job = orchestrator.begin_job("plugin.fetch", plugin.clone());
+    answer(&headers, job, async move |told| {
         let version = version.as_deref();
         let brought = orchestrator.fetch_plugin(&plugin, version, insecure, told).await?;
         let view = |Brought { source, digest, bytes }| BroughtView {

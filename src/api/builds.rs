@@ -9,6 +9,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::api::body::unless_still;
 use crate::api::error::Refusal;
+use crate::api::images::done;
 use crate::orchestrator::{Built, Orchestrator};
 use crate::wire::BuiltView;
 
@@ -24,7 +25,10 @@ pub async fn build(
     body: Body,
 ) -> Result<impl IntoResponse, Refusal> {
     let archive = unless_still(body).into_data_stream();
-    let Built { manifest, digest, bytes } = orchestrator.build(archive).await?;
+    let job = orchestrator.begin_job("build", "Volantfile".to_owned());
+    let progress = job.progress();
+    let work = async move { orchestrator.build(archive, progress).await };
+    let Built { manifest, digest, bytes } = done(tokio::spawn(job.run(work)).await)?;
     Ok((StatusCode::CREATED, Json(BuiltView { manifest, digest: digest.to_string(), bytes })))
 }
 

@@ -9,12 +9,13 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::api::body::unless_still;
@@ -22,13 +23,17 @@ use crate::api::error::Refusal;
 use crate::api::view;
 use crate::model::ImageReference;
 use crate::orchestrator::{
-    Credentials, Error, ImageDetails, Orchestrator, Progress, ProgressSender, progress,
+    Credentials, Error, ImageDetails, Job, Orchestrator, Progress, ProgressSender,
 };
 use crate::wire::{
-    ImageDetailsView, ImageLayerView, ImageProgress, PruneImages, PrunedView, PullImage,
-    RegistryAuth,
+    ImageDetailsView, ImageLayerView, PruneImages, PrunedView, PullImage, RegistryAuth,
 };
 
+/// What a client prefers, and what of it is done (RFC 7240).
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Where work can be looked at that is answered at its end.
+const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 /// Between two events of progress.
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -100,7 +105,8 @@ pub async fn pull(
     let Json(PullImage { reference, auth, if_missing }) = body?;
     let reference = ImageReference::try_from(reference.as_str()).map_err(Error::from)?;
     let credentials = auth.map(credentials).transpose()?;
-    answer(&headers, async move |told| {
+    let job = orchestrator.begin_job("image.pull", reference.to_string());
+    answer(&headers, job, async move |told| {
         let image = orchestrator.pull_image(reference, credentials, if_missing, told).await?;
         Ok(view::image(&image))
     })
@@ -121,15 +127,19 @@ pub struct ImportQuery {
 pub async fn import(
     State(orchestrator): State<Orchestrator>,
     query: Result<Query<ImportQuery>, QueryRejection>,
-    headers: HeaderMap,
+    mut headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
     let Query(ImportQuery { reference }) = query?;
+    // An answer before the archive has come would end its sending.
+    headers.remove(PREFER);
     let reference = reference.as_deref().map(ImageReference::try_from).transpose();
     let reference = reference.map_err(Error::from)?;
     // An import keeps the store from being cleaned: it must not wait for a client gone quiet.
     let archive = unless_still(body).into_data_stream();
-    answer(&headers, async move |told| {
+    let subject = reference.as_ref().map_or("an archive".to_owned(), ToString::to_string);
+    let job = orchestrator.begin_job("image.import", subject);
+    answer(&headers, job, async move |told| {
         let images = orchestrator.import_images(archive, reference, told).await?;
         Ok(images.iter().map(view::image).collect::<Vec<_>>())
     })
@@ -151,26 +161,52 @@ fn credentials(auth: RegistryAuth) -> Result<Credentials, Refusal> {
     }
 }
 
-/// Answers at the end, or, if the client takes server-sent events, with `progress` and then `done`
-/// or `error`. The work goes on when the client goes.
+/// What a task of its own gives.
+///
+/// # Errors
+/// The work's.
+pub fn done<T>(outcome: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    outcome.unwrap_or(Err(Error::Internal("work that takes long panicked")))
+}
+
+/// Whether the client wants to look after the work itself (RFC 7240, 4.1).
+fn wants_async(headers: &HeaderMap) -> bool {
+    let words = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    words.flat_map(|value| value.split(',')).any(|word| word.trim() == "respond-async")
+}
+
+/// Answers at the end; or, if the client takes server-sent events, with `progress` and then `done` or
+/// `error`; or, if it asks for that, at once with where the operation is. The work goes on when the
+/// client goes.
 ///
 /// # Errors
 /// A problem, before any event.
 pub async fn answer<T, F>(
     headers: &HeaderMap,
+    job: Job,
     work: impl FnOnce(ProgressSender) -> F,
 ) -> Result<Response, Refusal>
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let (told, heard) = progress();
-    let work = work(told);
+    let (id, told) = (job.id(), job.progress());
+    let heard = told.subscribe();
+    let work = tokio::spawn(job.run(work(told)));
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if !accept.is_some_and(|accept| accept.contains("text/event-stream")) {
-        return Ok(Json(work.await?).into_response());
+    let place = format!("/api/v1/operations/{id}");
+    if wants_async(headers) {
+        // It goes on by itself.
+        drop(work);
+        let applied = (PREFERENCE_APPLIED, "respond-async".to_owned());
+        return Ok((StatusCode::ACCEPTED, [(header::LOCATION, place), applied]).into_response());
     }
-    Ok(Sse::new(events(heard, Box::pin(work))).keep_alive(KeepAlive::default()).into_response())
+    let place = [(OPERATION_LOCATION, place)];
+    if !accept.is_some_and(|accept| accept.contains("text/event-stream")) {
+        return Ok((place, Json(done(work.await)?)).into_response());
+    }
+    let work = Box::pin(async { done(work.await) });
+    Ok((place, Sse::new(events(heard, work)).keep_alive(KeepAlive::default())).into_response())
 }
 
 type Work<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -202,13 +238,7 @@ fn events<T: Serialize + Send + 'static>(
             },
             Ok(now) = changed => {
                 following.quiet_until = Instant::now() + EVENT_INTERVAL;
-                let view = ImageProgress {
-                    phase: now.phase.as_str().to_owned(),
-                    bytes_done: now.bytes_done,
-                    bytes_total: now.bytes_total,
-                    bytes_resumed: now.bytes_resumed,
-                };
-                ("progress", serde_json::to_value(view), Some(following))
+                ("progress", serde_json::to_value(view::progress(&now)), Some(following))
             }
         };
         let data = data.unwrap_or_default().to_string();

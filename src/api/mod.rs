@@ -16,6 +16,7 @@ mod exposures;
 mod files;
 mod guest;
 mod images;
+mod jobs;
 mod list;
 mod logs;
 mod mcp;
@@ -91,6 +92,9 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/images/pull", post(images::pull))
         .route("/api/v1/images/prune", post(images::prune))
         .route("/api/v1/images/{*name}", get(images::inspect).delete(images::remove))
+        .route("/api/v1/operations", get(jobs::list))
+        .route("/api/v1/operations/{id}", get(jobs::get))
+        .route("/api/v1/operations/{id}/cancel", post(jobs::cancel))
         .route("/api/v1/volumes", get(volumes::list).post(volumes::create))
         .route("/api/v1/volumes/{volume}", get(volumes::get).delete(volumes::delete))
         .route("/api/v1/volumes/{volume}/grow", post(volumes::grow))

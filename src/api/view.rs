@@ -9,11 +9,13 @@ use crate::model::{
     ImageWish, InvalidSpec, NetworkMode, OnExpiry, Overlay, PluginArtifact, Token, Vm, VmName,
     VmState, VolumeMount, VolumeName,
 };
-use crate::orchestrator::{InstalledVersion, Orchestrator, Plugin, VmRequest};
+use crate::orchestrator::{
+    self, InstalledVersion, JobState, Orchestrator, Plugin, Progress, VmRequest,
+};
 use crate::wire::{
     ArtifactView, AuditView, BootStepView, BootView, CloudInitBody, CreateVm, DiskView, EventView,
-    ExitView, ImageView, OnExpiryWord, PluginVersionView, PluginView, TokenView, VmImageView,
-    VmView, VmVolume, WorkloadView,
+    ExitView, ImageProgress, ImageView, JobStateWord, JobView, OnExpiryWord, PluginVersionView,
+    PluginView, TokenView, VmImageView, VmView, VmVolume, WorkloadView,
 };
 
 use crate::api::error::Refusal;
@@ -159,6 +161,38 @@ pub fn image(image: &Image) -> ImageView {
         root_bytes: image.root_bytes,
         layer_bytes: image.layer_bytes,
         created_at: rfc3339(image.created_at_ms),
+    }
+}
+
+/// How far work is, for clients.
+pub fn progress(now: &Progress) -> ImageProgress {
+    ImageProgress {
+        phase: now.phase.as_str().to_owned(),
+        bytes_done: now.bytes_done,
+        bytes_total: now.bytes_total,
+        bytes_resumed: now.bytes_resumed,
+    }
+}
+
+/// Work that takes long, for clients.
+pub fn job(job: orchestrator::JobView) -> JobView {
+    let (state, failure) = match job.state {
+        JobState::Running => (JobStateWord::Running, None),
+        JobState::Succeeded => (JobStateWord::Succeeded, None),
+        JobState::Cancelled => (JobStateWord::Cancelled, None),
+        JobState::Failed { code, reason } => (JobStateWord::Failed, Some((code, reason))),
+    };
+    let (code, reason) = failure.unzip();
+    JobView {
+        id: job.id,
+        kind: job.kind.to_owned(),
+        subject: job.subject,
+        state,
+        progress: progress(&job.progress),
+        code: code.map(str::to_owned),
+        reason,
+        started_at: rfc3339(job.began_at_ms),
+        ended_at: job.ended_at_ms.map(rfc3339),
     }
 }
 

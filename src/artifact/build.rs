@@ -162,8 +162,8 @@ pub fn rootfs(
     mut layers: Vec<Layer>,
     archive: &mut File,
     mut spare: File,
-    out: File,
-    limits: Limits,
+    (out, limits): (File, Limits),
+    progress: &dyn Fn(u64) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
     let step = || ImageError::io("pack a layer");
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 18]);
@@ -178,7 +178,7 @@ pub fn rootfs(
     spare.rewind().map_err(step())?;
     let diff_id = Digest(hash.finalize().into());
     layers.push(Layer { file: spare, compression: Compression::None, diff_id });
-    build_root(layers, out, limits, &|_| {}).map(drop)
+    build_root(layers, out, limits, progress).map(drop)
 }
 
 /// What a file is called by its contents.

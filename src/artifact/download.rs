@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use crate::artifact::fetch::FetchError;
-use crate::artifact::oci::{ImageError, ProgressSender, blocking};
+use crate::artifact::oci::{ImageError, blocking};
+use crate::artifact::progress::ProgressSender;
 use crate::artifact::store::{ImageStore, Kind};
 use crate::model::Digest;
 
@@ -100,7 +101,7 @@ pub async fn download(
         if before < part.len {
             (patience, before) = (Patience::of(TRIES_MAX), part.len);
         }
-        patience.after(error).await?;
+        progress.or_cancelled(patience.after(error)).await??;
     }
     part.finish(store, progress).await
 }
@@ -161,7 +162,7 @@ impl Part {
         if self.target.digest.is_none() && 0 < self.len {
             self.restart(progress).await?;
         }
-        let answer = origin.ask(self.len).await?;
+        let answer = progress.or_cancelled(origin.ask(self.len)).await??;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE && 0 < self.len {
             // There is nothing beyond what is here; its digest tells whether that is all.
             return Ok(());
@@ -180,12 +181,13 @@ impl Part {
         let mut buffer = Vec::with_capacity(WRITE_LEN);
         let mut looked = self.len;
         let outcome = loop {
-            let frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame()).await;
-            let frame = match frame {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break Ok(()),
-                Ok(Some(Err(error))) => break Err(std::io::Error::other(error)),
-                Err(_) => break Err(std::io::ErrorKind::TimedOut.into()),
+            let frame = tokio::time::timeout(BODY_IDLE_TIMEOUT, body.frame());
+            let frame = match progress.or_cancelled(frame).await {
+                Ok(Ok(Some(Ok(frame)))) => frame,
+                Ok(Ok(None)) => break Ok(()),
+                Ok(Ok(Some(Err(error)))) => break Err(std::io::Error::other(error)),
+                Ok(Err(_)) => break Err(std::io::ErrorKind::TimedOut.into()),
+                Err(cancelled) => break Err(std::io::Error::other(cancelled)),
             };
             let Some(data) = frame.data_ref() else { continue };
             let have = self.len + buffer.len() as u64;
@@ -205,6 +207,7 @@ impl Part {
         };
         // What has come is kept, also when no more does.
         self.write(&mut buffer).await?;
+        progress.check()?;
         let short = self.target.size.is_some_and(|size| self.len < size);
         let short = short.then(|| std::io::ErrorKind::UnexpectedEof.into());
         match outcome.err().or(short) {

@@ -9,6 +9,7 @@ pub mod folders;
 mod initramfs;
 pub mod oci;
 pub mod partition;
+pub mod progress;
 mod qcow2;
 pub mod seed;
 pub mod source;

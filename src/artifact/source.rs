@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 use crate::artifact::download::{Origin, Target, download};
 use crate::artifact::fetch::{Fetcher, Named};
 use crate::artifact::folders::{Folders, reopen};
-use crate::artifact::oci::{ImageError, ProgressSender, blocking, failure};
+use crate::artifact::oci::{ImageError, blocking, failure};
+use crate::artifact::progress::{Phase, ProgressSender};
 use crate::artifact::qcow2;
 use crate::artifact::store::{ImageStore, Kind};
 use crate::model::{Digest, Medium, MediumFormat};
@@ -44,14 +45,14 @@ pub async fn bring(
     let is_remote = !medium.source.starts_with('/');
     // Without a digest it is named by where it comes from while it is under way.
     let key = medium.digest.unwrap_or_else(|| Digest(Sha256::digest(&medium.source).into()));
-    let one = store.lock(key).await;
+    let one = progress.or_cancelled(store.lock(key)).await?;
     let here = medium
         .digest
         .and_then(|digest| store.len_of(Kind::Artifact, digest).map(|len| (digest, len)));
     let (digest, len) = match here {
         Some(here) => here,
         None if is_remote => fetch(store, &sources.fetcher, medium, key, progress).await?,
-        None => copy(store, &sources.folders, medium).await?,
+        None => copy(store, &sources.folders, medium, progress).await?,
     };
     drop(one);
     match medium.format {
@@ -100,8 +101,10 @@ async fn copy(
     store: &Arc<ImageStore>,
     folders: &Arc<Folders>,
     medium: &Medium,
+    progress: &ProgressSender,
 ) -> Result<(Digest, u64), ImageError> {
     let (store, folders, medium) = (Arc::clone(store), Arc::clone(folders), medium.clone());
+    let progress = progress.clone();
     blocking(move || {
         let path = Path::new(&medium.source);
         let handle = folders.find(path, false)?;
@@ -116,6 +119,7 @@ async fn copy(
         let mut to = store.temporary()?;
         let (mut hash, mut buffer, mut len) = (Sha256::new(), vec![0; COPY_LEN], 0);
         loop {
+            progress.check()?;
             let count = from.read(&mut buffer).map_err(ImageError::io("read a file"))?;
             if count == 0 {
                 break;
@@ -140,17 +144,18 @@ async fn unpack(
     digest: Digest,
     progress: &ProgressSender,
 ) -> Result<(Kind, Digest, u64), ImageError> {
-    let _one = store.lock(digest).await;
+    let _one = progress.or_cancelled(store.lock(digest)).await?;
     if let Some(len) = store.len_of(Kind::Disk, digest) {
         return Ok((Kind::Disk, digest, len));
     }
-    progress.send_modify(|now| now.phase = crate::artifact::oci::Phase::Converting);
-    let store = Arc::clone(store);
+    progress.send_modify(|now| now.phase = Phase::Converting);
+    let (store, progress) = (Arc::clone(store), progress.clone());
     blocking(move || {
         let packed = store.open_file(Kind::Artifact, digest)?;
         let out = store.temporary()?;
         let (mut unpacked, mut looked) = (0, 0);
         let write = |at: u64, bytes: &[u8]| {
+            progress.check().map_err(std::io::Error::other)?;
             // Zeros count although they are left out: a small file may hold any number of them.
             unpacked += bytes.len() as u64;
             if looked + LOOK_LEN < unpacked {

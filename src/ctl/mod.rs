@@ -11,6 +11,7 @@ mod exec;
 mod expose;
 mod files;
 mod images;
+mod jobs;
 mod logs;
 mod mcp;
 mod operations;
@@ -71,6 +72,7 @@ async fn run(args: CtlArgs) -> Result<u8, Failure> {
         CtlCommand::Images(command) => images::run(&client, command, args.output).await,
         CtlCommand::Build(build) => build::run(&client, &build, args.output).await,
         CtlCommand::Artifacts(command) => artifacts::run(&client, command, args.output).await,
+        CtlCommand::Operations(command) => jobs::run(&client, command, args.output).await,
         CtlCommand::Volumes(command) => volumes::run(&client, command, args.output).await,
         CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
         CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,

@@ -7,7 +7,8 @@ use futures_util::Stream;
 use serde_json::{Value, json};
 
 use crate::artifact::build;
-use crate::artifact::oci::{self, Fetched, ImageError, Layer, ProgressSender, RunConfig};
+use crate::artifact::oci::{self, Fetched, ImageError, Layer, RunConfig};
+use crate::artifact::progress::ProgressSender;
 use crate::artifact::store::Kind;
 use crate::model::{Digest, ImageWish};
 use crate::orchestrator::{Error, Orchestrator, PluginError};
@@ -32,6 +33,7 @@ impl Orchestrator {
     pub async fn build<E: std::error::Error + Send + Sync + 'static>(
         &self,
         archive: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+        progress: ProgressSender,
     ) -> Result<Built, Error> {
         self.open_for_changes()?;
         let _entered = self.shared.images.enter().await;
@@ -42,14 +44,14 @@ impl Orchestrator {
         let image = match &file.image {
             Some(name) => {
                 let wish = ImageWish { name: name.clone(), bring: true, ..ImageWish::default() };
-                let image = self.image_of_wish(&wish, ProgressSender::default()).await?;
+                let image = self.image_of_wish(&wish, progress.clone()).await?;
                 let store = self.shared.images.store().clone();
                 Some(oci::blocking(move || Fetched::load(&store, image.manifest)).await?)
             }
             None => None,
         };
         let run = image.as_ref().map(|image| image.config.config.clone());
-        let (digest, bytes) = self.make(archive, image).await?;
+        let (digest, bytes) = self.make(archive, image, progress).await?;
         let manifest = whole(&file, digest, run.as_ref())?;
         Ok(Built { manifest, digest, bytes })
     }
@@ -58,6 +60,7 @@ impl Orchestrator {
         &self,
         mut archive: std::fs::File,
         image: Option<Fetched>,
+        progress: ProgressSender,
     ) -> Result<(Digest, u64), Error> {
         let images = &self.shared.images;
         let (store, limits) = (images.store().clone(), images.limits());
@@ -77,7 +80,9 @@ impl Orchestrator {
                     let spare = store.temporary()?;
                     let [spare, file] = [&spare.file, &out.file].map(std::fs::File::try_clone);
                     let (spare, file) = (spare.map_err(step())?, file.map_err(step())?);
-                    build::rootfs(layers, &mut archive, spare, file, limits)?;
+                    build::rootfs(layers, &mut archive, spare, (file, limits), &|_| {
+                        progress.check()
+                    })?;
                 }
             }
             let digest = build::digest_of(&mut out.file)?;

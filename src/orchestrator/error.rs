@@ -20,6 +20,9 @@ pub enum Error {
     /// A VM of that name exists.
     #[error("a VM called {0:?} exists")]
     NameTaken(String),
+    /// No job of that number.
+    #[error("there is no operation {0:?}")]
+    JobNotFound(String),
     /// No token of that name.
     #[error("there is no token {0:?}")]
     TokenNotFound(String),
@@ -205,6 +208,7 @@ impl Error {
             Error::Images(error) => images::classify(error).0,
             Error::NotFound(_)
             | Error::TokenNotFound(_)
+            | Error::JobNotFound(_)
             | Error::ImageNotFound(_)
             | Error::ArtifactNotFound(_) => Kind::NotFound,
             Error::NameTaken(_)
@@ -245,6 +249,7 @@ impl Error {
             Error::NotFound(_) => "vm_not_found",
             Error::NameTaken(_) => "vm_exists",
             Error::TokenNotFound(_) => "token_not_found",
+            Error::JobNotFound(_) => "operation_not_found",
             Error::TokenTaken(_) => "token_exists",
             Error::Spec(_) => "invalid_spec",
             Error::Artifact(_) | Error::Image(_) => "invalid_artifact",

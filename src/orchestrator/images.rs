@@ -11,13 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::artifact::ArtifactError;
 use crate::artifact::fetch::{FetchError, Fetcher};
-use crate::artifact::oci::{
-    self, Credentials, Fetched, ImageError, Imported, Limits, Phase, ProgressSender, RunConfig,
-};
+use crate::artifact::oci::{self, Credentials, Fetched, ImageError, Imported, Limits, RunConfig};
+use crate::artifact::progress::{Phase, ProgressSender};
 use crate::artifact::store::{ImageStore, Stored};
 use crate::model::{self, Digest, Image, ImageReference, ImageRoot, ImageWish, NewVm, Workload};
 use crate::orchestrator::{Error, Orchestrator, now_ms};
@@ -450,6 +449,7 @@ fn names(found: &[Imported], name: Option<ImageReference>) -> Result<Vec<String>
 pub fn classify(error: &ImageError) -> (model::Kind, &'static str, Option<&'static str>) {
     use model::Kind as Who;
     match error {
+        ImageError::Cancelled => (Who::Conflict, "operation_cancelled", None),
         ImageError::Invalid(_) | ImageError::Layer { .. } => (Who::Invalid, "invalid_image", None),
         ImageError::MediaType(_) => (Who::Invalid, "image_media_type", None),
         ImageError::Digest { .. } => (
@@ -504,9 +504,4 @@ pub fn classify(error: &ImageError) -> (model::Kind, &'static str, Option<&'stat
             (Who::Internal, "internal", None)
         }
     }
-}
-
-/// A listener of what [`Orchestrator::pull_image`] tells, and its end to tell to.
-pub fn progress() -> (ProgressSender, watch::Receiver<oci::Progress>) {
-    watch::channel(oci::Progress::default())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::artifact::oci::{Phase, ProgressSender};
+use crate::artifact::progress::{Phase, ProgressSender};
 use crate::artifact::source::bring;
 use crate::artifact::store::{Kind, Stored};
 use crate::model::{

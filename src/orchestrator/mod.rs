@@ -13,6 +13,7 @@ mod error;
 mod expose;
 mod files;
 mod images;
+mod jobs;
 mod life;
 mod machine;
 mod media;
@@ -51,6 +52,7 @@ use crate::vmm::{Hypervisor, Vsock};
 use actions::Load;
 use answers::{Answers, DRIVER_GONE, command};
 use driver::{Command, Driver};
+use jobs::Jobs;
 use machine::Live;
 use plugins::Registry;
 use policy::Change;
@@ -61,7 +63,8 @@ pub use crate::agent::{
     AgentError, AttachOptions, Attachment, Download, FileWatch, InputSender, Payload, ProcessInput,
     ProcessOutput, WriteOptions,
 };
-pub use crate::artifact::oci::{Credentials, Progress, ProgressSender};
+pub use crate::artifact::oci::Credentials;
+pub use crate::artifact::progress::{Progress, ProgressSender};
 pub use crate::logs::{Entry as LogEntry, Start as LogStart};
 pub use crate::plugin::{Language, Refused, VmRequest, schema as manifest_schema};
 pub use crate::vmm::Console;
@@ -69,7 +72,8 @@ pub use actions::{ActionCall, ActionError, ActionView, Interface, parse_document
 pub use build::Built;
 pub use console::Viewer;
 pub use error::Error;
-pub use images::{ImageDetails, Images, ImagesConfig, Pruned, progress};
+pub use images::{ImageDetails, Images, ImagesConfig, Pruned};
+pub use jobs::{Job, JobState, JobView};
 pub use media::Brought;
 pub use plugins::{InstalledVersion, Plugin, PluginError};
 pub use vm_access::SignedAddress;
@@ -142,6 +146,7 @@ pub struct Shared {
     volumes: Volumes,
     vms: RwLock<BTreeMap<VmName, Arc<Handle>>>,
     plugins: Registry,
+    jobs: Jobs,
     events: broadcast::Sender<Arc<Event>>,
     drivers: TaskTracker,
     closing: AtomicBool,
@@ -300,6 +305,7 @@ impl Orchestrator {
             volumes,
             vms: RwLock::default(),
             plugins: Registry::default(),
+            jobs: Jobs::default(),
             events,
             drivers: TaskTracker::new(),
             closing: AtomicBool::new(false),

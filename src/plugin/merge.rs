@@ -144,7 +144,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
         volumes: request.volumes,
         boot_from: request.boot_from.unwrap_or_default(),
         cloud_init: request.cloud_init,
-        network: request.network.unwrap_or_default(),
+        network: request.network.or_else(|| manifest.and_then(network)).unwrap_or_default(),
     };
     let Some(manifest) = manifest else {
         let runtime = request.runtime.unwrap_or_else(|| RUNTIME_DEFAULT.to_owned());
@@ -159,7 +159,6 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     if let Some(refused) = unsupported(manifest) {
         return Err(unsupported_by(refused));
     }
-    spec.network = request.network.or_else(|| network(manifest)).unwrap_or_default();
     let media = media(manifest, &mut spec, request.insecure)?;
     spec.boot_from = request.boot_from.unwrap_or_else(|| boot_from(manifest, &spec));
     spec.cloud_init = match (manifest.cloud_init.as_ref().map(documents), spec.cloud_init) {
@@ -190,8 +189,7 @@ pub fn merge(manifest: Option<&Manifest>, request: VmRequest) -> Result<NewVm, M
     };
     let image = image.map(|wish| ImageWish { workload: for_image, ..wish });
     let (name, exposures) = (request.name, exposures(manifest, request.exposures));
-    let expiry = None;
-    Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry, exposures })
+    Ok(NewVm { name, spec, runtime, plugin, labels, image, media, expiry: None, exposures })
 }
 
 fn unsupported_by(refused: Refused) -> MergeError {

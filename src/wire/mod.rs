@@ -13,6 +13,7 @@ mod expiry;
 mod exposure;
 mod file;
 mod images;
+mod job;
 mod log;
 mod openapi;
 mod plugin;
@@ -37,6 +38,7 @@ pub use file::{
     TimeSyncView,
 };
 pub use images::*;
+pub use job::{JobStateWord, JobView};
 pub use log::LogLine;
 pub use openapi::OpenApiDocument;
 pub use plugin::{

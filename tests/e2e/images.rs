@@ -104,6 +104,33 @@ fn wait_for_page(url: &[&str], text: &str) {
     }
 }
 
+/// A pull that its client does not wait for can be looked at, and is there in the end.
+fn operations(daemon: &Daemon) {
+    let socket = daemon.socket().display().to_string();
+    let body = serde_json::json!({ "reference": reference("base") }).to_string();
+    let out = Command::new("curl")
+        .args(["-sSi", "--max-time", "60", "--unix-socket", &socket, "-d", &body])
+        .args(["-H", "content-type: application/json", "-H", "prefer: respond-async"])
+        .arg("http://localhost/api/v1/images/pull")
+        .output()
+        .unwrap();
+    let head = String::from_utf8(out.stdout).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 202") && head.contains("preference-applied"), "{head}");
+    let place = head.split("location: /api/v1/operations/").nth(1).unwrap();
+    let id = place.lines().next().unwrap().trim();
+    let shown = json(daemon, &["operations", "get", id, "--wait"]);
+    let job = &shown[0];
+    assert_eq!((&job["kind"], &job["state"]), (&"image.pull".into(), &"succeeded".into()), "{job}");
+    assert!(job["subject"].as_str().unwrap().contains("base"), "{job}");
+    ok(daemon, &["images", "inspect", &reference("base")]);
+    // What has ended stays as it is; what never was is not found.
+    let ended = json(daemon, &["operations", "cancel", id]);
+    assert_eq!(ended[0]["state"], "succeeded", "{ended}");
+    assert_eq!(daemon.ctl(&["operations", "get", "999"]).status.code(), Some(3));
+    let all = json(daemon, &["operations", "list"]);
+    assert_eq!(all.as_array().unwrap().len(), 2, "with the pull of the VM's image: {all}");
+}
+
 #[test]
 fn an_image_is_pulled_serves_and_keeps_what_is_written() {
     let _registry = Registry::start();
@@ -129,6 +156,8 @@ fn an_image_is_pulled_serves_and_keeps_what_is_written() {
         "mkdir /var/www/new && echo mine > /var/www/new/file && rm -r /opt/odd",
     );
     assert!(out.status.success(), "{out:?}");
+
+    operations(&daemon);
 
     // A second VM of it: no conversion, nothing of the first one's.
     ok(&daemon, &["vms", "create", "two", "--image", &nginx, "--memory", "192"]);

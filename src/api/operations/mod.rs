@@ -13,6 +13,7 @@ mod exposures;
 mod files;
 mod guest;
 mod images;
+mod jobs;
 mod plugins;
 mod processes;
 mod schema;
@@ -169,6 +170,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         vm_access::OPERATIONS,
         exposures::OPERATIONS,
         images::OPERATIONS,
+        jobs::OPERATIONS,
         volumes::OPERATIONS,
         plugins::OPERATIONS,
         agui::OPERATIONS,

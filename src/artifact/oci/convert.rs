@@ -42,7 +42,7 @@ pub fn root_digest(diff_ids: &[Digest]) -> Digest {
 }
 
 /// Writes the root of `layers`, the lowest first, into an empty file. `progress` is told the
-/// packed bytes that have been read. Its length in bytes.
+/// packed bytes that have been read, and ends it by an error. Its length in bytes.
 ///
 /// # Errors
 /// What is wrong with a layer, by its number; the host's refusal.
@@ -50,7 +50,7 @@ pub fn build_root(
     layers: Vec<Layer>,
     out: File,
     limits: Limits,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> Result<(), ImageError>,
 ) -> Result<u64, ImageError> {
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
     let mut target = Target::new(DataArea::new(out), limits);
@@ -83,6 +83,9 @@ pub fn build_root(
 
 fn refuse(number: usize, error: LayerError) -> ImageError {
     match error {
+        LayerError::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<ImageError>()) => {
+            error.downcast().unwrap_or_else(ImageError::io("convert a layer"))
+        }
         LayerError::Io(error) if error.get_ref().is_none_or(|inner| !inner.is::<Bomb>()) => {
             match error.kind() {
                 io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
@@ -120,18 +123,18 @@ pub fn unpack<'a>(
 #[error("it unpacks to more than {BOMB_RATIO} times its size: a decompression bomb")]
 struct Bomb;
 
-/// Tells how much has been read.
-struct Counted<R, F: Fn(u64)> {
+/// Tells how much has been read, and asks whether to go on.
+struct Counted<R, F: Fn(u64) -> Result<(), ImageError>> {
     inner: R,
     count: u64,
     each: F,
 }
 
-impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
+impl<R: Read, F: Fn(u64) -> Result<(), ImageError>> Read for Counted<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;
-        (self.each)(self.count);
+        (self.each)(self.count).map_err(io::Error::other)?;
         Ok(count)
     }
 }

@@ -20,13 +20,16 @@ pub use archive::{BlobSink, Imported, import};
 pub use convert::{Layer, build_root, root_digest, unpack};
 pub use document::*;
 pub use layer::Limits;
-pub use pull::{Fetched, Phase, Progress, ProgressSender, blocking, ensure_root, pull};
+pub use pull::{Fetched, blocking, ensure_root, pull};
 pub use registry::{Credentials, credentials_in, failure};
 pub use run::{environment, folders, workload};
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
+    /// Somebody has asked for its end.
+    #[error("it was cancelled")]
+    Cancelled,
     /// It breaks the format or a limit.
     #[error("the image is refused: {0}")]
     Invalid(String),

@@ -8,60 +8,18 @@ use futures_util::TryStreamExt;
 use futures_util::stream::FuturesUnordered;
 use hyper::Response;
 use hyper::body::Incoming;
-use tokio::sync::watch;
 
 use crate::artifact::download::{Origin, Target, download};
 use crate::artifact::fetch::Fetcher;
 use crate::artifact::oci::document::{Descriptor, Document, ImageConfig, Manifest, choose};
 use crate::artifact::oci::registry::{Credentials, Registry};
 use crate::artifact::oci::{BlobSink, ImageError, Layer, Limits, build_root, root_digest};
+use crate::artifact::progress::{Phase, Progress, ProgressSender};
 use crate::artifact::store::{ImageStore, Kind};
 use crate::model::{Digest, ImageReference};
 
 /// Layers that are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
-
-/// What is being done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// Reading the documents.
-    #[default]
-    Resolving,
-    /// Fetching layers.
-    Downloading,
-    /// Making the root.
-    Converting,
-    /// Nothing any more.
-    Done,
-}
-
-impl Phase {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Resolving => "resolving",
-            Phase::Downloading => "downloading",
-            Phase::Converting => "converting",
-            Phase::Done => "done",
-        }
-    }
-}
-
-/// How far it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: Phase,
-    /// Bytes done in this phase.
-    pub bytes_done: u64,
-    /// Bytes to do in this phase; 0 while nobody knows.
-    pub bytes_total: u64,
-    /// Bytes of downloads that an earlier try had brought already.
-    pub bytes_resumed: u64,
-}
-
-/// Tells how far it is; who listens sees the latest only.
-pub type ProgressSender = watch::Sender<Progress>;
 
 /// An image whose documents and layers are in the store.
 #[derive(Clone, Debug)]
@@ -112,10 +70,11 @@ pub async fn pull(
     progress: &ProgressSender,
 ) -> Result<Fetched, ImageError> {
     let registry = Registry::new(fetcher, reference, credentials);
-    let (mut bytes, mut kind) = registry.manifest(&reference.selector()).await?;
+    let (mut bytes, mut kind) =
+        progress.or_cancelled(registry.manifest(&reference.selector())).await??;
     if let Document::Index(manifests) = Document::parse(&bytes, kind.as_deref())? {
         let ours = choose(&manifests)?.digest()?;
-        (bytes, kind) = registry.manifest(&ours.to_string()).await?;
+        (bytes, kind) = progress.or_cancelled(registry.manifest(&ours.to_string())).await??;
     }
     let Document::Manifest(manifest) = Document::parse(&bytes, kind.as_deref())? else {
         return Err(ImageError::invalid("an index in an index"));
@@ -170,7 +129,7 @@ async fn fetch_blob(
     progress: &ProgressSender,
 ) -> Result<(), ImageError> {
     let (digest, size) = (descriptor.digest()?, descriptor.size);
-    let _one = store.lock(digest).await;
+    let _one = progress.or_cancelled(store.lock(digest)).await?;
     if store.len_of(Kind::Blob, digest).is_some() {
         progress.send_modify(|now| now.bytes_done += size);
         return Ok(());
@@ -203,7 +162,7 @@ pub async fn ensure_root(
     progress: &ProgressSender,
 ) -> Result<u64, ImageError> {
     let root = image.root()?;
-    let _one = store.lock(root).await;
+    let _one = progress.or_cancelled(store.lock(root)).await?;
     if let Some(len) = store.len_of(Kind::Root, root) {
         return Ok(len);
     }
@@ -226,6 +185,7 @@ pub async fn ensure_root(
         let file = out.file.try_clone().map_err(ImageError::io("write the root"))?;
         let told = |bytes| {
             progress.send_modify(|now| now.bytes_done = bytes);
+            progress.check()
         };
         let len = build_root(layers, file, limits, &told)?;
         let blocks = out.file.metadata().map_err(ImageError::io("look at the root"))?.blocks();

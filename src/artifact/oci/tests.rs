@@ -69,7 +69,7 @@ fn small() -> Limits {
 fn convert(layers: Vec<Layer>, limits: Limits) -> Result<Vec<u8>, String> {
     let out = tempfile::tempfile().unwrap();
     let image = out.try_clone().unwrap();
-    build_root(layers, out, limits, &|_| {}).map_err(|error| error.to_string())?;
+    build_root(layers, out, limits, &|_| Ok(())).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     std::io::Seek::rewind(&mut (&image)).unwrap();
     (&image).read_to_end(&mut bytes).unwrap();
@@ -188,7 +188,7 @@ fn a_terabyte_fits_where_it_is_allowed_and_takes_no_space() {
     let out = tempfile::tempfile().unwrap();
     let kept = out.try_clone().unwrap();
     let limits = Limits { bytes_max: 2 << 40, ..small() };
-    build_root(vec![plain(&layer)], out, limits, &|_| {}).unwrap();
+    build_root(vec![plain(&layer)], out, limits, &|_| Ok(())).unwrap();
     let used = std::os::unix::fs::MetadataExt::blocks(&kept.metadata().unwrap()) * 512;
     assert!(used < 1 << 20, "{used} bytes on disk");
 }
@@ -233,7 +233,7 @@ fn broken_streams_are_refused() {
 fn a_full_disk_has_a_name() {
     let layer = Tar::new().file("a", &[7; 5000]).bytes();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let refused = build_root(vec![plain(&layer)], full, small(), &|_| {});
+    let refused = build_root(vec![plain(&layer)], full, small(), &|_| Ok(()));
     assert!(matches!(refused, Err(ImageError::DiskFull)), "{refused:?}");
 }
 

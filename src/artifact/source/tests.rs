@@ -80,7 +80,7 @@ async fn a_download_goes_on_is_shared_and_is_brought_once() {
     place.bring(&medium).await.unwrap();
     assert_eq!(heads.lock().unwrap().len(), 2);
     assert_eq!(place.names(), [Kind::Artifact]);
-    assert_eq!(place.progress.borrow().bytes_total, 800_000);
+    assert_eq!(place.progress.subscribe().borrow().bytes_total, 800_000);
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn what_an_earlier_daemon_has_brought_is_kept() {
         std::fs::write(place.store.path(Kind::Partial, wanted), &whole[..have]).unwrap();
         let medium = medium(&format!("http://{host}/disk"), Some(wanted));
         assert_eq!(place.bring(&medium).await.unwrap().1, wanted);
-        assert_eq!(place.progress.borrow().bytes_resumed, have as u64);
+        assert_eq!(place.progress.subscribe().borrow().bytes_resumed, have as u64);
         assert_eq!(place.names(), [Kind::Artifact]);
     }
 }

@@ -190,9 +190,42 @@ async fn a_pull_after_a_failed_one_keeps_what_has_come() {
     assert!(matches!(error, ImageError::Fetch(FetchError::Network { .. })), "{error:?}");
     assert_eq!((puller.count(Kind::Blob), puller.count(Kind::Partial)), (2, 1));
     puller.pull(None).await.unwrap();
-    let resumed = puller.progress.borrow().bytes_resumed;
+    let resumed = puller.progress.subscribe().borrow().bytes_resumed;
     assert_eq!(resumed, (image.layer.len() - half) as u64);
     assert_eq!((puller.count(Kind::Blob), puller.count(Kind::Partial)), (3, 0));
+}
+
+#[tokio::test]
+async fn a_pull_ends_when_it_is_told_to_and_spoils_nothing() {
+    let image = sample();
+    let served = image.clone();
+    let told = Arc::new(Mutex::new(ProgressSender::default()));
+    let ending = Arc::clone(&told);
+    let (address, _) = serve(move |head, before| {
+        let mut answer = served.answer(head);
+        if served.is_layer(head) && before == 0 {
+            ending.lock().unwrap().cancel();
+            answer.truncate(answer.len() - served.layer.len() / 2);
+        }
+        answer
+    })
+    .await;
+    let mut puller = Puller::new(&address, &[]);
+    *told.lock().unwrap() = puller.progress.clone();
+    let cancelled = puller.pull(None).await.unwrap_err();
+    assert!(matches!(cancelled, ImageError::Cancelled), "{cancelled:?}");
+    puller.progress = ProgressSender::default();
+    let fetched = puller.pull(None).await.unwrap();
+    assert_eq!((puller.count(Kind::Blob), puller.count(Kind::Partial)), (3, 0));
+
+    let making = ProgressSender::default();
+    making.cancel();
+    let limits = Limits::default();
+    let cancelled = ensure_root(&puller.store, &fetched, limits, &making).await.unwrap_err();
+    assert!(matches!(cancelled, ImageError::Cancelled), "{cancelled:?}");
+    assert_eq!(puller.count(Kind::Root), 0);
+    let made = ensure_root(&puller.store, &fetched, limits, &puller.progress).await;
+    made.unwrap();
 }
 
 #[tokio::test]
