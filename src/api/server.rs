@@ -137,7 +137,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     // A client that sends nothing, or goes away, ends its own connection only.
     let Ok(Ok((stream, is_http2))) = looked else { return };
     let requests = watch::Sender::new(0);
-    let counted = requests.clone();
+    // HTTP/1.1 has a timeout of its own for a connection without a request.
+    let counted = is_http2.then(|| requests.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(scheme.clone());
@@ -145,7 +146,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             request.extensions_mut().insert(ConnectInfo(address));
         }
         let answer = router.clone().call(request);
-        let under_way = UnderWay::new(&counted);
+        let under_way = counted.as_ref().map(UnderWay::new);
         async move {
             let answer = answer.await;
             drop(under_way);

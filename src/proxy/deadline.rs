@@ -24,6 +24,9 @@ impl Movement {
     /// Watches `body` from now on.
     pub fn of(body: Body) -> (Movement, Body) {
         let movement = Movement { began: Instant::now(), last_ms: Arc::default() };
+        if body.is_end_stream() {
+            return (movement, body);
+        }
         let watched = Watched { body, movement: movement.clone() };
         (movement, Body::new(watched))
     }

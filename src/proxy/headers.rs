@@ -79,7 +79,7 @@ pub fn for_guest(
     headers: &mut HeaderMap,
     origin: &Origin,
     http2: bool,
-    trace: impl FnOnce() -> [u8; 24],
+    trace: impl FnOnce() -> [u64; 3],
 ) {
     let upgrade = upgrade(headers).filter(|_| !http2);
     let trailers = headers.get_all(header::TE).iter().any(|value| {
@@ -131,7 +131,7 @@ fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
 }
 
 /// A trace goes on, or begins here (W3C Trace Context, level 1).
-fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u8; 24]) {
+fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u64; 3]) {
     let mut values = headers.get_all(TRACEPARENT).iter();
     let valid = match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().is_ok_and(is_traceparent),
@@ -141,8 +141,8 @@ fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u8; 24]) {
         return;
     }
     headers.remove(TRACESTATE);
-    let hex: String = trace().iter().map(|byte| format!("{byte:02x}")).collect();
-    let value = format!("00-{}-{}-00", &hex[..32], &hex[32..]);
+    let [high, low, parent] = trace();
+    let value = format!("00-{high:016x}{low:016x}-{parent:016x}-00");
     if let Ok(value) = HeaderValue::from_str(&value) {
         headers.insert(TRACEPARENT, value);
     }
@@ -202,7 +202,7 @@ mod tests {
             prefix: "/api/v1/vms/one/proxy/80".to_owned(),
             host: "localhost".to_owned(),
         };
-        for_guest(&mut headers, &origin, http2, || [0xab; 24]);
+        for_guest(&mut headers, &origin, http2, || [0xabab_abab_abab_abab; 3]);
         headers
     }
 

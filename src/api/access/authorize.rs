@@ -28,8 +28,7 @@ async fn check(State(orchestrator): State<Orchestrator>, request: Request, next:
         return next.run(request).await;
     };
     let Some(operation) = operations::find(request.method(), path) else {
-        let is_known = operations::all()
-            .any(|operation| operation.path == path || operation.aliases.contains(&path));
+        let is_known = !operations::of_route(path).is_empty();
         // A known path with another method is answered by the router, with 405.
         return if is_known { next.run(request).await } else { undescribed(path) };
     };
@@ -42,7 +41,9 @@ async fn check(State(orchestrator): State<Orchestrator>, request: Request, next:
         let text = "a bearer token is needed";
         return Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", text).into_response();
     };
-    let entry = entry(&request, operation, &principal);
+    // What passes through to a guest changes the guest alone, and comes by the thousand.
+    let is_recorded = !operation.hints.read_only && !matches!(operation.answer, Answer::Guest);
+    let entry = is_recorded.then(|| entry(&request, operation, &principal));
     let response = if principal.scope < needed {
         let text = format!("this needs the scope {needed}; the token has {}", principal.scope);
         let mut response =
@@ -59,8 +60,7 @@ async fn check(State(orchestrator): State<Orchestrator>, request: Request, next:
     } else {
         run(&orchestrator, operation, &principal, request, next).await
     };
-    // What passes through to a guest changes the guest alone, and comes by the thousand.
-    if !operation.hints.read_only && !matches!(operation.answer, Answer::Guest) {
+    if let Some(entry) = entry {
         record(&orchestrator, entry, response.status()).await;
     }
     response

@@ -18,6 +18,7 @@ mod revision;
 mod socket;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -249,10 +250,8 @@ fn request_id(request: &Request) -> RequestId {
     if let Some(own) = own.filter(|id| id.bytes().all(plain)) {
         return RequestId(own.into());
     }
-    let mut bytes = [0u8; 8];
-    // The kernel's generator is there since boot; an id of zeros harms nobody.
-    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-    RequestId(format!("{:016x}", u64::from_ne_bytes(bytes)).into())
+    // Random enough for a name, and without a system call for each request.
+    RequestId(format!("{:016x}", RandomState::new().hash_one(())).into())
 }
 
 /// A page of another site must not reach the API through the user's browser: it sends its Origin,

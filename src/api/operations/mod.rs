@@ -22,6 +22,9 @@ mod vm_access;
 mod vms;
 mod volumes;
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -186,10 +189,25 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
 pub fn find(method: &Method, path: &str) -> Option<&'static Operation> {
     // The router answers HEAD by GET.
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    all().find(|operation| {
-        let here = operation.path == path || operation.aliases.contains(&path);
-        here && (operation.method == *method || matches!(operation.answer, Answer::Guest))
-    })
+    let takes = |operation: &Operation| {
+        operation.method == *method || matches!(operation.answer, Answer::Guest)
+    };
+    of_route(path).iter().find(|operation| takes(operation)).copied()
+}
+
+/// The operations of a route, whatever their methods. Every request asks for them.
+pub fn of_route(path: &str) -> &'static [&'static Operation] {
+    type Routes = HashMap<&'static str, Vec<&'static Operation>>;
+    static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+        let mut routes = Routes::new();
+        for operation in all() {
+            for path in operation.aliases.iter().chain([&operation.path]) {
+                routes.entry(path).or_default().push(operation);
+            }
+        }
+        routes
+    });
+    ROUTES.get(path).map_or(&[], Vec::as_slice)
 }
 
 /// The operation of a tool's name or an operation's id.
