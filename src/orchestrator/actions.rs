@@ -233,6 +233,18 @@ impl Orchestrator {
         })
     }
 
+    /// Plugin and action that are the AG-UI agent of a VM, if it has one of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn agui_action(&self, name: &VmName) -> Result<Option<(String, String)>, Error> {
+        let record = self.get(name)?;
+        let Some(made_of) = &record.plugin else { return Ok(None) };
+        let plugin = self.plugin(made_of.name.as_str())?;
+        let manifest = manifest_for(&record, &plugin)?;
+        Ok(manifest.agui.as_ref().map(|action| (manifest.name.clone(), action.clone())))
+    }
+
     fn usable(&self, name: &str) -> Result<Arc<Plugin>, Error> {
         let plugin = self.plugin(name)?;
         if plugin.enabled { Ok(plugin) } else { Err(PluginError::Disabled(name.to_owned()).into()) }

@@ -83,6 +83,9 @@ pub struct Manifest {
     /// The workload's OpenAPI document: URL or absolute path in the guest's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub openapi: Option<String>,
+    /// The action that is an AG-UI agent: runs of the VM's own agent are relayed to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agui: Option<String>,
     /// Labels of the plugin's VMs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,

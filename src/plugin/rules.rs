@@ -173,6 +173,10 @@ pub fn check(manifest: &Manifest) -> Vec<Refused> {
     if let Some(openapi) = &manifest.openapi {
         check.url(openapi, "/openapi");
     }
+    if let Some(agui) = &manifest.agui {
+        let is_one = manifest.actions.get(agui).is_some_and(|action| action.method == "POST");
+        check.rule(is_one, "/agui", "names an action whose method is POST");
+    }
     labels(&mut check, manifest);
     check.refused
 }

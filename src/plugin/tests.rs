@@ -188,6 +188,7 @@ fn each_rule_refuses_by_field_and_reason() {
         ("/devices/allowlist/0", json!("10de"), "/devices/allowlist/0", "10de:*"),
         ("/enabled", json!("yes"), "/enabled", "expected a boolean"),
         ("/openapi", json!("openapi.json"), "/openapi", "begins with"),
+        ("/agui", json!("none"), "/agui", "names an action"),
         ("/labels/tier", json!(long), "/labels/tier", "256"),
         ("/labels/a b", json!(""), "/labels/a b", "letters"),
     ];

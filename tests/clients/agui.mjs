@@ -145,4 +145,46 @@ assert.deepEqual(careful.state.vms, await fleet())
 assert.deepEqual(careful.state.vms, {})
 console.log('  interrupt: declined, approved, state equals REST')
 
+// A plugin's own agent, in the guest: the run is relayed to it, and its frames come back as they are.
+const AGENT = String.raw`#!/bin/sh
+body=$(head -c "$CONTENT_LENGTH")
+word() { printf %s "$body" | sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
+ids="\"threadId\":\"$(word threadId)\",\"runId\":\"$(word runId)\""
+printf 'Content-Type: text/event-stream\r\n\r\n'
+say() { printf 'data: %s\n\n' "$1"; }
+say "{\"type\":\"RUN_STARTED\",$ids}"
+say '{"type":"TEXT_MESSAGE_START","messageId":"m1","role":"assistant"}'
+say '{"type":"TEXT_MESSAGE_CONTENT","messageId":"m1","delta":"from the guest"}'
+say '{"type":"TEXT_MESSAGE_END","messageId":"m1"}'
+say "{\"type\":\"RUN_FINISHED\",$ids}"
+`
+const make = (path, body) => plain(base + path, {
+  method: 'POST',
+  headers: { authorization, 'content-type': 'application/json' },
+  body: JSON.stringify(body),
+})
+const installed = await make('/api/v1/plugins', {
+  schema_version: '1', name: 'agui-agent', version: '1.0.0', initramfs: { url: 'builtin:default' },
+  resources: { cpu_cores: 1, memory_mb: 96 },
+  env: { AGENT },
+  workload: {
+    type: 'http', base_url: 'http://127.0.0.1:8080',
+    entrypoint: ['/bin/sh', '-c', 'mkdir -p /www/cgi-bin && cd /www && printf %s "$AGENT" >cgi-bin/run && ' +
+      'chmod +x cgi-bin/run && echo up >health && exec httpd -f -p 8080 -h /www'],
+  },
+  health: { http: { path: '/health' }, interval_ms: 1000 },
+  actions: { run: { method: 'POST', path: '/cgi-bin/run' } },
+  agui: 'run',
+})
+assert.equal(installed.status, 201, await installed.text())
+const vm = await make('/api/v1/vms?wait=true&until=ready', { name: 'talks', plugin: 'agui-agent' })
+assert.equal(vm.status, 201, await vm.text())
+const relayed = agent('t-guest', '/api/v1/vms/talks/agui')
+const told = await run(relayed, { say: 'hello' })
+assert.equal(told.last?.type, 'RUN_FINISHED', JSON.stringify(told.seen))
+assert.equal(relayed.messages.at(-1).content, 'from the guest')
+await rest('/api/v1/vms/talks', { method: 'DELETE' })
+await rest('/api/v1/plugins/agui-agent', { method: 'DELETE' })
+console.log("  relay: a plugin's own agent answers from the guest")
+
 assert.deepEqual(warnings, [], 'the client warns')

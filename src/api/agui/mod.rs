@@ -17,8 +17,8 @@ mod state;
 use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::extract::{Extension, FromRequest, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,7 +29,7 @@ use crate::api::access::{Principal, RequestId, authorize};
 use crate::api::error::Refusal;
 use crate::api::operations::{self, Caller};
 use crate::model::{Scope, VmName};
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::{Error, Orchestrator};
 pub use event::RunInput;
 use interrupt::Interrupts;
 use record::{Record, Records};
@@ -74,17 +74,24 @@ async fn fleet(
     begin(&agents, Caller { principal, request_id }, &headers, body, None)
 }
 
+/// An agent in the guest, if the VM's plugin has one, runs in place of ours: what it says passes through.
 async fn one_vm(
     State(agents): State<Agents>,
     Path(name): Path<String>,
     Extension(principal): Extension<Principal>,
     Extension(request_id): Extension<RequestId>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let name = VmName::try_from(name.as_str())?;
-    agents.orchestrator.get(&name)?;
-    begin(&agents, Caller { principal, request_id }, &headers, body, Some(name))
+    if let Some((plugin, action)) = agents.orchestrator.agui_action(&name)? {
+        let uri = format!("/api/v1/vms/{name}/actions/{plugin}/{action}").parse::<Uri>();
+        let uri = uri.map_err(|_| Error::Internal("an action has no path"))?;
+        return Ok(operations::pass(agents.routes, request, uri).await);
+    }
+    let headers = request.headers().clone();
+    let body = Json::from_request(request, &()).await;
+    let headers = &headers;
+    begin(&agents, Caller { principal, request_id }, headers, body, Some(name))
 }
 
 fn begin(

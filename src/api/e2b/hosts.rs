@@ -8,8 +8,9 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::e2b::{ENVD_PORT, PREFIX, SANDBOX_ID, SANDBOX_PORT, answered};
+use crate::api::e2b::{ENVD_PORT, PREFIX, SANDBOX_ID, SANDBOX_PORT};
 use crate::api::error::Refusal;
+use crate::api::operations::pass;
 
 /// Host that requests have once they are for this daemon itself.
 const OWN_HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -63,7 +64,7 @@ async fn serve(State(hosts): State<Hosts>, mut request: Request) -> Response {
     let meaning = meaning(&host_of(request.headers(), request.uri()), &hosts.domain);
     if meaning == Meaning::Other {
         let uri = request.uri().clone();
-        return answered(hosts.others, request, uri).await;
+        return pass(hosts.others, request, uri).await;
     }
     let wanted = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let Ok(uri) = format!("{PREFIX}{wanted}").parse() else {
@@ -78,7 +79,7 @@ async fn serve(State(hosts): State<Hosts>, mut request: Request) -> Response {
         headers.insert(SANDBOX_ID, id);
         headers.insert(SANDBOX_PORT, HeaderValue::from(ENVD_PORT));
     }
-    answered(hosts.own, request, uri).await
+    pass(hosts.own, request, uri).await
 }
 
 #[cfg(test)]

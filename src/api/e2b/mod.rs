@@ -26,22 +26,20 @@ mod template;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
-use hyper::upgrade::OnUpgrade;
-use tower::ServiceExt;
 
-use crate::api::access::{Peer, Principal, RequestId, authorize};
+use crate::api::access::authorize;
 use crate::api::error::Refusal;
+use crate::api::operations::pass;
 use crate::api::{BODY_LEN_MAX, body};
 use crate::model::{Vm, VmName, VmState};
 use crate::orchestrator::Orchestrator;
@@ -193,25 +191,7 @@ async fn to_port(State(e2b): State<E2b>, mut request: Request, next: Next) -> Re
     for secret in [SANDBOX_ID, SANDBOX_PORT, ACCESS_TOKEN, API_KEY, header::AUTHORIZATION] {
         request.headers_mut().remove(secret);
     }
-    answered(e2b.routes, request, uri).await
-}
-
-/// Asks a router for another path. Where the request was routed to before is forgotten.
-async fn answered(routes: Router, request: Request, uri: Uri) -> Response {
-    let (mut parts, body) = request.into_parts();
-    let mut known = std::mem::take(&mut parts.extensions);
-    parts.uri = uri;
-    let mut request = Request::from_parts(parts, body);
-    let extensions = request.extensions_mut();
-    known.remove::<Peer>().map(|peer| extensions.insert(peer));
-    known.remove::<Principal>().map(|principal| extensions.insert(principal));
-    known.remove::<RequestId>().map(|id| extensions.insert(id));
-    known.remove::<ConnectInfo<SocketAddr>>().map(|address| extensions.insert(address));
-    known.remove::<OnUpgrade>().map(|upgrade| extensions.insert(upgrade));
-    match routes.oneshot(request).await {
-        Ok(answer) => answer,
-        Err(never) => match never {},
-    }
+    pass(e2b.routes, request, uri).await
 }
 
 /// The VM of a sandbox, in any state but that of being deleted.

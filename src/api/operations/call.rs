@@ -3,17 +3,21 @@
 //! The call goes through the routes themselves, in this process: checks of scope, audit and the
 //! handler are the same whichever way a client came. Dropping the future is the client's hang-up.
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::extract::ConnectInfo;
+use axum::http::{Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
-use crate::api::access::{Principal, RequestId};
+use crate::api::access::{Peer, Principal, RequestId};
 use crate::api::operations::schema::{path_parameters, query_properties};
 use crate::api::operations::{Answer, Body as Input, Operation};
 use crate::wire::Problem;
@@ -113,6 +117,24 @@ pub async fn reach(
     seen.insert("vm".to_owned(), json!(vm));
     seen.insert("status".to_owned(), json!(status));
     Ok(seen)
+}
+
+/// Asks a router for another path, with the request as it is. Where it was routed to before is forgotten.
+pub async fn pass(routes: Router, request: Request<Body>, uri: Uri) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let mut known = std::mem::take(&mut parts.extensions);
+    parts.uri = uri;
+    let mut request = Request::from_parts(parts, body);
+    let extensions = request.extensions_mut();
+    known.remove::<Peer>().map(|peer| extensions.insert(peer));
+    known.remove::<Principal>().map(|principal| extensions.insert(principal));
+    known.remove::<RequestId>().map(|id| extensions.insert(id));
+    known.remove::<ConnectInfo<SocketAddr>>().map(|address| extensions.insert(address));
+    known.remove::<OnUpgrade>().map(|upgrade| extensions.insert(upgrade));
+    match routes.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    }
 }
 
 async fn send(call: Call<'_>, accept: &str) -> Result<Response, Box<Problem>> {

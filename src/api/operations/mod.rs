@@ -31,7 +31,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::model::Scope;
 
 pub use crate::api::openapi::openapi;
-pub use call::{Call, Caller, call, encoded, open, reach};
+pub use call::{Call, Caller, call, encoded, open, pass, reach};
 pub use schema::{
     answer_schema, argument_schema, component, component_schemas, path_parameters, query_properties,
 };
