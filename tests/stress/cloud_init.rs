@@ -14,6 +14,31 @@ fn guest(daemon: &Daemon, vm: &str, line: &str) -> String {
     ok(daemon, &["vms", "exec", vm, "--", "sh", "-c", line])
 }
 
+/// The agent alone is killed: another one takes its place.
+fn killed(daemon: &Daemon) {
+    let pid = "systemctl show -P MainPID volary";
+    let before = guest(daemon, "one", pid);
+    guest(daemon, "one", "systemd-run -q --on-active=1 systemctl kill -s KILL volary");
+    let try_pid = || daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", pid]);
+    daemon.wait("another agent", || {
+        let out = try_pid();
+        out.status.success() && out.stdout != before.as_bytes()
+    });
+}
+
+/// The agent is killed for good: that is told by name, and the VM can be ended all the same.
+fn gone(daemon: &Daemon) {
+    guest(daemon, "one", "systemd-run -q --on-active=1 systemctl mask --runtime --now volary");
+    daemon.wait("the agent to be gone", || {
+        !daemon.ctl(&["vms", "exec", "one", "--", "true"]).status.success()
+    });
+    let body = json!({ "command": "true" });
+    let told = daemon.client().post("/api/v1/vms/one/exec", &body);
+    assert_eq!(told.json()["code"], "agent_unreachable", "{told:?}");
+    assert_eq!(daemon.client().get("/api/v1/vms/one").json()["status"], "running");
+    ok(daemon, &["vms", "stop", "one", "--timeout", "300"]);
+}
+
 #[test]
 fn debians_cloud_init_takes_its_seed() {
     let daemon = Daemon::start();
@@ -50,9 +75,12 @@ fn debians_cloud_init_takes_its_seed() {
     let expected = "tester\na file640\nvolant-1\n/bin/sh\n";
     assert_eq!(guest(&daemon, "one", line), expected);
     assert_eq!(ok(&daemon, &["vms", "logs", "one"]), "as a workload\n");
+    killed(&daemon);
     // Asked to end, it does; what it was made to stays, and is not done again.
     let text = ok(&daemon, &["vms", "stop", "one", "--timeout", "300", "-o", "json"]);
     assert!(text.contains("\"stopped\""), "{text}");
     let history = daemon.client().get("/api/v1/events/history?limit=100").json();
     assert!(history.to_string().contains("\"vm stopped\""), "{history}");
+    ok(&daemon, &["vms", "start", "one", "--timeout", "300"]);
+    gone(&daemon);
 }
