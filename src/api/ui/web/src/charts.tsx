@@ -154,6 +154,12 @@ function Chart({ title, now, samples, lines, top, unit, steps }: ChartProps) {
     <section class="chart">
       <h2>
         {title} <span class="dim">{now}</span>
+        {lines.length > 1 &&
+          lines.map((line) => (
+            <span class="key" style={{ color: `var(${line.colour})` }}>
+              {line.title}
+            </span>
+          ))}
       </h2>
       <div ref={place} class="plot" role="img" aria-label={`${title} over the last minutes: now ${now}`} />
     </section>

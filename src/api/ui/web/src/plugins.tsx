@@ -172,7 +172,7 @@ export function PluginPage({ name }: { name: string }) {
       <div class="bar">
         <h1>{name}</h1>
         <span class="dim">
-          {plugin.version}, {plugin.enabled ? 'enabled' : 'disabled'}, {plugin.vms} VMs
+          {plugin.version}, {plugin.enabled ? 'enabled' : 'disabled'}, VMs: {plugin.vms}
         </span>
         <span class="gap" />
         {plugin.enabled && (
