@@ -4,6 +4,9 @@ mod access;
 mod actions;
 mod artifacts;
 mod build;
+mod context;
+mod declare;
+mod examples;
 mod expose;
 mod file;
 mod images;
@@ -12,18 +15,23 @@ mod life;
 mod operations;
 mod plugins;
 mod process;
+mod reference;
+mod shell;
 mod vm_access;
 mod volumes;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use access::{AuditArgs, McpArgs, ScopeWord, TokensCommand};
 pub use actions::{PayloadArgs, PluginActionArgs, VmActionArgs};
 pub use artifacts::ArtifactsCommand;
 pub use build::BuildArgs;
+pub use context::ContextCommand;
+pub use declare::{ApiArgs, ApplyArgs, PortForwardArgs, TopArgs, WatchArgs};
+pub use examples::EXAMPLES;
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
 pub use images::{ImageArgs, ImagesCommand, PullArgs};
@@ -32,6 +40,8 @@ pub use life::{LifeArgs, OnExpiryArg, TtlArgs};
 pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
+pub use reference::reference;
+pub use shell::{CompletionsArgs, ManArgs, Shell};
 pub use vm_access::{AccessArgs, UrlArgs};
 pub use volumes::VolumesCommand;
 
@@ -65,6 +75,15 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Speak MCP on stdin and stdout, for agents on this machine
     Mcp(McpArgs),
+    /// Print what a shell reads to complete commands, and names of VMs, plugins, images and volumes
+    Completions(CompletionsArgs),
+    /// Write man pages
+    Man(ManArgs),
+}
+
+/// The definition of the command line, with examples in its help.
+pub fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
 }
 
 /// What to do with the configuration.
@@ -148,18 +167,27 @@ pub struct ServeFlags {
 /// `volantd ctl`.
 #[derive(Debug, Args)]
 pub struct CtlArgs {
-    /// Daemon: unix:///path, http://host:port or https://host:port
-    #[arg(long, env = "VOLANT_HOST", global = true)]
+    /// Daemon: unix:///path, http://host:port or https://host:port; else VOLANT_HOST
+    #[arg(long, global = true)]
     pub host: Option<String>,
-    /// File with the bearer token
-    #[arg(long, env = "VOLANT_TOKEN_FILE", global = true)]
+    /// Name of a daemon, as `context list` has it; else VOLANT_CONTEXT, else the one in use
+    #[arg(long, conflicts_with = "host", global = true)]
+    pub context: Option<String>,
+    /// File with the bearer token; else the context's, else VOLANT_TOKEN_FILE
+    #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value = "table", env = "VOLANT_OUTPUT", global = true)]
     pub output: Output,
-    /// What to do
+    /// A line for each, in the language of Jinja, for example '{{ name }} {{ ip_address }}'
+    #[arg(long, value_name = "TEXT", global = true)]
+    pub template: Option<String>,
+    /// Only names, one a line; the same as -o name
+    #[arg(short, long, conflicts_with = "template", global = true)]
+    pub quiet: bool,
+    /// What to do; without one, on a terminal, the terminal interface
     #[command(subcommand)]
-    pub command: CtlCommand,
+    pub command: Option<CtlCommand>,
 }
 
 /// Form of the output.
@@ -167,15 +195,23 @@ pub struct CtlArgs {
 pub enum Output {
     /// Columns for people
     Table,
+    /// The same with more columns
+    Wide,
     /// JSON for programs
     Json,
     /// YAML
     Yaml,
+    /// Only names, one a line
+    Name,
+    /// What --template says
+    Template,
 }
 
 /// Verbs of `ctl`.
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
+    /// Look at the fleet and work on it, on the whole terminal
+    Tui,
     /// Create, look at, run and remove VMs
     #[command(subcommand)]
     Vms(VmsCommand),
@@ -196,6 +232,17 @@ pub enum CtlCommand {
     /// Make, grow, back up and remove volumes
     #[command(subcommand)]
     Volumes(VolumesCommand),
+    /// Make VMs, plugins and volumes as a file declares them
+    Apply(ApplyArgs),
+    /// Show what guests use of processors, memory, disk and network
+    Top(TopArgs),
+    /// Let ports of this machine lead to a VM, for as long as this runs
+    PortForward(PortForwardArgs),
+    /// Send any request, and print the answer
+    Api(ApiArgs),
+    /// Daemons by name
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Show the daemon's version and how many VMs there are
     Info,
     /// Who may call over TCP
@@ -205,6 +252,9 @@ pub enum CtlCommand {
     Audit(AuditArgs),
     /// Follow what happens, one event a line
     Events {
+        /// As it does anyway
+        #[arg(short, long, hide = true)]
+        follow: bool,
         /// Begin after this event
         #[arg(long)]
         since: Option<i64>,
@@ -215,7 +265,7 @@ pub enum CtlCommand {
 #[derive(Debug, Subcommand)]
 pub enum VmsCommand {
     /// List all VMs
-    List,
+    List(WatchArgs),
     /// Show one VM
     Get {
         /// Name of the VM
@@ -253,6 +303,9 @@ pub enum VmsCommand {
     Ps {
         /// Name of the VM
         name: String,
+        /// Whether it is shown again
+        #[command(flatten)]
+        watch: WatchArgs,
     },
     /// Look at a process again, or go on with it; exits as the process does
     Attach(AttachArgs),
@@ -293,6 +346,29 @@ pub enum VmsCommand {
     Action(VmActionArgs),
     /// Show what the latest start took
     Timeline {
+        /// Name of the VM
+        name: String,
+    },
+    /// Show the guest's kernel, its agent, and what that can do
+    Guest {
+        /// Name of the VM
+        name: String,
+    },
+    /// Show counters of processors, memory, disk and network since the guest's start
+    Metrics {
+        /// Name of the VM
+        name: String,
+    },
+    /// List what listens in the guest
+    Ports {
+        /// Name of the VM
+        name: String,
+        /// Whether it is shown again
+        #[command(flatten)]
+        watch: WatchArgs,
+    },
+    /// Set the guest's clock to the host's, and print how far it was ahead, in milliseconds
+    SyncTime {
         /// Name of the VM
         name: String,
     },
@@ -477,12 +553,14 @@ mod tests {
         let line = "volantd ctl vms create demo --cpu 2 --memory 512";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
-        let CtlCommand::Vms(VmsCommand::Create(create)) = command else { panic!("not create") };
+        let Some(CtlCommand::Vms(VmsCommand::Create(create))) = command else {
+            panic!("not create")
+        };
         assert_eq!((create.cpu, create.memory, create.wait), (Some(2), Some(512), true));
         let line = "volantd ctl plugins install browser --manifest ./manifests/browser.json";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Some(Command::Ctl(CtlArgs { command, .. })) = cli.command else { panic!("not ctl") };
-        let CtlCommand::Plugins(PluginsCommand::Install(install)) = command else {
+        let Some(CtlCommand::Plugins(PluginsCommand::Install(install))) = command else {
             panic!("not install")
         };
         assert_eq!(install.name.as_deref(), Some("browser"));

@@ -29,6 +29,7 @@ mod rewind;
 mod server;
 mod tls;
 mod tokens;
+mod tunnel;
 mod ui;
 mod view;
 mod vm_access;
@@ -70,6 +71,7 @@ pub fn router(orchestrator: Orchestrator) -> Router {
         .route("/api/v1/vms/{name}/wait", get(vms::wait_for))
         .route("/api/v1/vms/{name}/console", get(console::console))
         .route("/ws/v1/vms/{name}/console", get(console::console))
+        .route("/api/v1/vms/{name}/tunnel/{port}", get(tunnel::tunnel))
         .route("/ws/v1/vms/{name}/logs", get(logs::stream))
         .route("/api/v1/vms/{name}/logs", get(logs::logs))
         .route("/api/v1/plugins", get(plugins::list).post(plugins::install))

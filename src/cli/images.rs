@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::WatchArgs;
+
 /// Verbs on images.
 #[derive(Debug, Subcommand)]
 pub enum ImagesCommand {
@@ -18,7 +20,8 @@ pub enum ImagesCommand {
         name: Option<String>,
     },
     /// List all images
-    Ls,
+    #[command(visible_alias = "list")]
+    Ls(WatchArgs),
     /// Show one image and what it runs
     Inspect {
         /// Reference, or the begin of an id

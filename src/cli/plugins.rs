@@ -2,13 +2,13 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::PluginActionArgs;
+use crate::cli::{PluginActionArgs, WatchArgs};
 
 /// Verbs on plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
     /// List what is installed
-    List,
+    List(WatchArgs),
     /// Show a plugin's manifest
     Show {
         /// Name of the plugin

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::cli::WatchArgs;
+
 /// Verbs on volumes.
 #[derive(Debug, Subcommand)]
 pub enum VolumesCommand {
@@ -16,7 +18,8 @@ pub enum VolumesCommand {
         size: u64,
     },
     /// List all volumes
-    Ls,
+    #[command(visible_alias = "list")]
+    Ls(WatchArgs),
     /// Show one volume
     Inspect {
         /// Name of the volume

@@ -6,6 +6,7 @@ use hyper::Method;
 
 use crate::cli::{PayloadArgs, PluginActionArgs, VmActionArgs};
 use crate::ctl::client::{Client, Failure, print, whole};
+use crate::ctl::output::Printer;
 use crate::ctl::source;
 use crate::ctl::vms::{encoded, path};
 
@@ -18,21 +19,26 @@ const VM_HEADER: &str = "x-volant-vm";
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn of_vm(client: &Client, args: VmActionArgs) -> Result<u8, Failure> {
+pub async fn of_vm(client: &Client, args: VmActionArgs, out: &Printer) -> Result<u8, Failure> {
     let rest = format!("/actions/{}/{}", encoded(&args.plugin), encoded(&args.action));
-    call(client, &path(&args.name, &rest), args.payload).await
+    call(client, &path(&args.name, &rest), args.payload, out).await
 }
 
 /// Calls an action of any ready VM of a plugin.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn of_any(client: &Client, args: PluginActionArgs) -> Result<u8, Failure> {
+pub async fn of_any(client: &Client, args: PluginActionArgs, out: &Printer) -> Result<u8, Failure> {
     let (plugin, action) = (encoded(&args.plugin), encoded(&args.action));
-    call(client, &format!("/api/v1/plugins/{plugin}/actions/{action}"), args.payload).await
+    call(client, &format!("/api/v1/plugins/{plugin}/actions/{action}"), args.payload, out).await
 }
 
-async fn call(client: &Client, path: &str, payload: PayloadArgs) -> Result<u8, Failure> {
+async fn call(
+    client: &Client,
+    path: &str,
+    payload: PayloadArgs,
+    out: &Printer,
+) -> Result<u8, Failure> {
     let (body, kind) = body(payload)?;
     let body = whole(body);
     let answer = client.exchange(Method::POST, path, body, kind.as_deref(), "*/*").await?;
@@ -40,7 +46,7 @@ async fn call(client: &Client, path: &str, payload: PayloadArgs) -> Result<u8, F
         return Err(Client::refusal(answer).await);
     }
     let status = answer.status();
-    print(answer.into_body()).await?;
+    print(answer.into_body(), out).await?;
     if status.is_success() {
         return Ok(0);
     }

@@ -13,14 +13,15 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
+use serde::Serialize;
 use serde_json::Value;
 use tar::{EntryType, Header};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-use crate::cli::{BuildArgs, Output};
+use crate::cli::BuildArgs;
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::output;
+use crate::ctl::output::{Listed, Printer};
 use crate::plugin::{DOCUMENT_LEN_MAX, FileDetails, volantfile};
 use crate::wire::{BuiltView, PluginView};
 
@@ -31,7 +32,7 @@ const CHUNK_LEN: usize = 256 * 1024;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, args: &BuildArgs, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, args: &BuildArgs, out: &Printer) -> Result<u8, Failure> {
     let source = match args.source.is_dir() {
         true => args.source.join("Volantfile"),
         false => args.source.clone(),
@@ -52,13 +53,28 @@ pub async fn run(client: &Client, args: &BuildArgs, form: Output) -> Result<u8, 
         let path = "/api/v1/plugins";
         let _: PluginView = client.json(Method::POST, path, Some(&built.manifest)).await?;
     }
-    if form == Output::Table {
-        let row = [manifest.display().to_string(), built.digest, built.bytes.to_string()];
-        output::print_table(["MANIFEST", "DIGEST", "BYTES"], [row]);
-    } else {
-        output::value(form, &built)?;
-    }
+    out.one(&Kept { manifest_path: manifest.display().to_string(), built })?;
     Ok(0)
+}
+
+/// What was built, and where its manifest is now.
+#[derive(Debug, Serialize)]
+struct Kept {
+    manifest_path: String,
+    #[serde(flatten)]
+    built: BuiltView,
+}
+
+impl Listed for Kept {
+    const HEADER: &'static [&'static str] = &["MANIFEST", "DIGEST", "BYTES"];
+
+    fn name(&self) -> String {
+        self.manifest_path.clone()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.manifest_path.clone(), self.built.digest.clone(), self.built.bytes.to_string()]
+    }
 }
 
 /// Writes artifact and manifest into `folder`, and the artifact's place into the manifest.

@@ -1,6 +1,6 @@
 //! One request at a time over the Unix socket or TCP.
 
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -13,12 +13,16 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::ctl::context;
+use crate::ctl::output::Printer;
 use crate::ctl::tls;
 use crate::wire::Problem;
 
 const SOCKET_DEFAULT: &str = "/run/volant/volant.sock";
 const TCP_DEFAULT: &str = "127.0.0.1:7777";
 const TOKEN_OF_ROOT: &str = "/var/lib/volant/token";
+/// Exit code of a program that writes where nobody reads, as a shell has it: 128 + SIGPIPE.
+const NOBODY_READS: u8 = 141;
 
 /// Why a command did not do what it should.
 #[derive(Debug)]
@@ -39,6 +43,17 @@ impl Failure {
         Failure { message: message.into(), hint: None, exit_code: 1, code: String::new() }
     }
 
+    /// What was to be written is not. Where nobody reads any more, nothing is said, as is usual at the
+    /// head of a pipe.
+    pub fn of_writing(error: &std::io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::BrokenPipe => {
+                Failure { exit_code: NOBODY_READS, ..Failure::local(String::new()) }
+            }
+            _ => Failure::local(error.to_string()),
+        }
+    }
+
     fn unreachable(place: &str, error: &dyn std::fmt::Display) -> Failure {
         Failure {
             message: format!("no daemon answers at {place}: {error}"),
@@ -55,15 +70,20 @@ impl Failure {
 
     /// The daemon's refusal.
     pub fn of_problem(problem: Problem) -> Failure {
-        let exit_code = match problem.status {
-            400 | 422 => 2,
-            401 | 403 => 5,
-            404 => 3,
-            409 => 4,
-            504 => 7,
-            _ => 1,
-        };
+        let exit_code = exit_code_of(problem.status);
         Failure { message: problem.detail, hint: problem.hint, exit_code, code: problem.code }
+    }
+}
+
+/// The exit code for an HTTP status that is no success.
+pub fn exit_code_of(status: u16) -> u8 {
+    match status {
+        400 | 422 => 2,
+        401 | 403 => 5,
+        404 => 3,
+        409 | 412 => 4,
+        504 => 7,
+        _ => 1,
     }
 }
 
@@ -79,13 +99,10 @@ pub fn whole(bytes: Vec<u8>) -> Body {
 ///
 /// # Errors
 /// The daemon hangs up, or nobody reads.
-pub async fn print(mut body: Incoming) -> Result<(), Failure> {
+pub async fn print(mut body: Incoming, out: &Printer) -> Result<(), Failure> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::local(format!("cut off: {error}")))?;
-        let mut stdout = std::io::stdout().lock();
-        let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::local(error.to_string()))?;
+        out.write(frame.data_ref().map_or(&[][..], |bytes| bytes))?;
     }
     Ok(())
 }
@@ -114,6 +131,15 @@ impl Place {
     }
 }
 
+fn place(host: &str) -> Result<Place, Failure> {
+    let wrong = || {
+        let text = format!("{host:?} is no daemon's place");
+        let hint = "unix:///path, http://host:port or https://host:port".to_owned();
+        Failure { exit_code: 2, hint: Some(hint), ..Failure::local(text) }
+    };
+    Place::parse(host).ok_or_else(wrong)
+}
+
 /// Where the daemon is and what opens it.
 #[derive(Debug)]
 pub struct Client {
@@ -129,10 +155,7 @@ impl Client {
     /// `host` is no place, or the token file cannot be read.
     pub fn new(host: Option<&str>, token_file: Option<&Path>) -> Result<Client, Failure> {
         let place = match host {
-            Some(host) => Place::parse(host).ok_or_else(|| Failure {
-                exit_code: 2,
-                ..Failure::local("--host: unix:///path, http://host:port or https://host:port")
-            })?,
+            Some(host) => place(host)?,
             None if std::os::unix::net::UnixStream::connect(SOCKET_DEFAULT).is_ok() => {
                 Place::Unix(SOCKET_DEFAULT.into())
             }
@@ -148,11 +171,28 @@ impl Client {
         Ok(Client { place, token: token.map(|token| token.trim().to_owned()) })
     }
 
+    /// From a place and the token that opens it.
+    ///
+    /// # Errors
+    /// `host` is no place.
+    pub fn with_token(host: &str, token: &str) -> Result<Client, Failure> {
+        Ok(Client { place: place(host)?, token: Some(token.to_owned()) })
+    }
+
     /// How the daemon is named in messages and in the Host header.
     fn name(&self) -> &str {
         match &self.place {
             Place::Unix(_) => "localhost",
             Place::Tcp(address) | Place::Tls(address) => address,
+        }
+    }
+
+    /// Where the daemon is, as `--host` has it.
+    pub fn place(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => format!("unix://{}", path.display()),
+            Place::Tcp(address) => format!("http://{address}"),
+            Place::Tls(address) => format!("https://{address}"),
         }
     }
 
@@ -326,8 +366,6 @@ fn lost(error: &hyper::Error) -> Failure {
 }
 
 fn default_tokens() -> Vec<PathBuf> {
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
-    let config = config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
-    let of_user = config.map(|folder| folder.join("volant/token"));
+    let of_user = context::folder().map(|folder| folder.join("token"));
     of_user.into_iter().chain([PathBuf::from(TOKEN_OF_ROOT)]).collect()
 }

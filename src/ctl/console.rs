@@ -4,14 +4,13 @@ use std::io::Write;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::Method;
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cli::ConsoleArgs;
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::socket;
-use crate::ctl::terminal::{self, DetachKeys, Raw};
+use crate::ctl::terminal::{self, DetachKeys, KEYS_LEN_MIN, Keyboard, Raw};
 use crate::ctl::vms::path;
 use crate::wire::TerminalView;
 
@@ -42,8 +41,8 @@ pub async fn attach(client: &Client, args: &ConsoleArgs) -> Result<u8, Failure> 
     }
     let mut resized = signal(SignalKind::window_change()).map_err(|error| local(&error))?;
     let _raw = Raw::enter();
-    let mut stdin = tokio::io::stdin();
-    let mut buffer = [0u8; 4096];
+    let mut stdin = Keyboard::open().map_err(|error| local(&error))?;
+    let mut buffer = [0u8; KEYS_LEN_MIN];
     loop {
         tokio::select! {
             read = stdin.read(&mut buffer) => {

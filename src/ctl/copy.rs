@@ -77,7 +77,7 @@ fn local(path: &Path, error: &io::Error) -> Failure {
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     let outcome = done.map_err(|error| Failure::local(error.to_string()))?;
-    outcome.map_err(|error| Failure::local(error.to_string()))
+    outcome.map_err(|error| Failure::of_writing(&error))
 }
 
 /// The daemon's answer, read by a thread.

@@ -1,20 +1,20 @@
 //! `vms exec`: the command's bytes as they come and go, and its exit code as ours. The wire is a
 //! WebSocket with Kubernetes' remote command channels.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::Method;
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cli::ExecArgs;
 use crate::ctl::client::{Client, Failure};
+use crate::ctl::output::Printer;
 use crate::ctl::socket::{self, Socket, channel};
-use crate::ctl::terminal::{DetachKeys, Raw, size};
+use crate::ctl::terminal::{DetachKeys, Keyboard, Raw, size};
 use crate::ctl::vms::path;
 use crate::wire::{ExitView, ProcessView, StartProcess};
 
@@ -39,23 +39,18 @@ const QUERY_LEN_MAX: usize = 48 * 1024;
 ///
 /// # Errors
 /// [`Failure`]; the command's own failure is its exit code.
-pub async fn run(client: &Client, args: ExecArgs) -> Result<u8, Failure> {
+pub async fn run(client: &Client, args: ExecArgs, out: &Printer) -> Result<u8, Failure> {
     let engine = |failure: Failure| Failure {
         exit_code: if failure.exit_code == 1 { ENGINE_FAILED } else { failure.exit_code },
         ..failure
     };
     if args.detach {
-        return start(client, args).await.map_err(engine);
+        return start(client, args, out).await.map_err(engine);
     }
     let keys = DetachKeys::parse(&args.detach_keys).ok_or_else(|| no_keys(&args.detach_keys))?;
     let target = path(&args.name, &format!("/exec?{}", query(&args)?));
     let session = Session { stdin: args.interactive, terminal: args.tty, keys };
-    attend(client, &args.name, &target, session).await.map_err(engine)
-}
-
-#[expect(clippy::print_stderr, reason = "how to come back")]
-fn tell_detached(name: &str) {
-    eprintln!("\ndetached; `vms ps {name}` shows the process, `vms attach` comes back to it");
+    attend(client, &args.name, &target, session, out).await.map_err(engine)
 }
 
 /// A sequence of keys that cannot be typed.
@@ -64,8 +59,7 @@ pub fn no_keys(text: &str) -> Failure {
     Failure { exit_code: 2, ..Failure::local(text) }
 }
 
-#[expect(clippy::print_stdout, reason = "the process's id is the output")]
-async fn start(client: &Client, args: ExecArgs) -> Result<u8, Failure> {
+async fn start(client: &Client, args: ExecArgs, out: &Printer) -> Result<u8, Failure> {
     let ms = |seconds: u64| seconds.saturating_mul(1000);
     let body = StartProcess {
         argv: args.argv,
@@ -80,7 +74,7 @@ async fn start(client: &Client, args: ExecArgs) -> Result<u8, Failure> {
     };
     let path = path(&args.name, "/processes");
     let process: ProcessView = client.json(Method::POST, &path, Some(&body)).await?;
-    println!("{}", process.id);
+    out.line(&process.id.to_string())?;
     Ok(0)
 }
 
@@ -130,6 +124,7 @@ pub async fn attend(
     name: &str,
     target: &str,
     session: Session,
+    out: &Printer,
 ) -> Result<u8, Failure> {
     let (socket, response) = socket::connect(client, target, Some(PROTOCOL)).await?;
     let id = response.headers().get("volant-process-id");
@@ -137,7 +132,7 @@ pub async fn attend(
     let (mut sink, mut output) = socket.split();
     let raw = session.terminal.then(Raw::enter);
     tokio::select! {
-        code = show(&mut output) => return code,
+        code = show(&mut output, out) => return code,
         detached = feed(&mut sink, session) => detached?,
     }
     // While the connection stands: its end is the end of a process that is not kept.
@@ -146,11 +141,12 @@ pub async fn attend(
         client.send(Method::POST, &keep, None, "*/*").await?;
     }
     drop(raw);
-    tell_detached(name);
+    let text = "shows the process, `vms attach` comes back to it";
+    out.talk(format!("\ndetached; `vms ps {name}` {text}\n").as_bytes());
     Ok(0)
 }
 
-async fn show(output: &mut SplitStream<Socket>) -> Result<u8, Failure> {
+async fn show(output: &mut SplitStream<Socket>, out: &Printer) -> Result<u8, Failure> {
     let local = |error: &dyn std::fmt::Display| Failure::local(error.to_string());
     while let Some(message) = output.next().await {
         let bytes = match message.map_err(|error| local(&error))? {
@@ -158,20 +154,14 @@ async fn show(output: &mut SplitStream<Socket>) -> Result<u8, Failure> {
             Message::Close(_) => break,
             _ => continue,
         };
-        let written = match bytes.split_first() {
-            Some((&STDOUT, rest)) => write_all(&mut std::io::stdout().lock(), rest),
-            Some((&STDERR, rest)) => write_all(&mut std::io::stderr().lock(), rest),
-            Some((&STATUS, rest)) => return ended(rest),
-            _ => Ok(()),
-        };
-        written.map_err(|error| local(&error))?;
+        match bytes.split_first() {
+            Some((&STDOUT, rest)) => out.write(rest)?,
+            Some((&STDERR, rest)) => out.talk(rest),
+            Some((&STATUS, rest)) => return ended(rest, out),
+            _ => {}
+        }
     }
     Err(Failure::local("the daemon hung up before the command had ended"))
-}
-
-fn write_all(to: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
-    to.write_all(bytes)?;
-    to.flush()
 }
 
 /// `metav1.Status`, as far as it is used.
@@ -198,8 +188,7 @@ struct Cause {
     message: String,
 }
 
-#[expect(clippy::print_stderr, reason = "why a command never ran")]
-fn ended(status: &[u8]) -> Result<u8, Failure> {
+fn ended(status: &[u8], out: &Printer) -> Result<u8, Failure> {
     let status: Status = serde_json::from_slice(status)
         .map_err(|error| Failure::local(format!("the status is odd: {error}")))?;
     if status.status == "Success" {
@@ -209,7 +198,7 @@ fn ended(status: &[u8]) -> Result<u8, Failure> {
         return Ok(TIMED_OUT);
     }
     if status.reason != "NonZeroExitCode" {
-        eprintln!("error: {}", status.message);
+        out.talk(format!("error: {}\n", status.message).as_bytes());
     }
     let cause = status.details.causes.iter().find(|cause| cause.reason == "ExitCode");
     let code = cause.and_then(|cause| cause.message.parse::<i32>().ok());
@@ -236,7 +225,7 @@ async fn feed(sink: &mut SplitSink<Socket, Message>, session: Session) -> Result
     let Session { stdin: mut open, terminal, mut keys } = session;
     let detachable = terminal && std::io::stdin().is_terminal();
     let mut resized = signal(SignalKind::window_change()).map_err(|error| local(&error))?;
-    let mut stdin = tokio::io::stdin();
+    let mut stdin = Keyboard::open().map_err(|error| local(&error))?;
     let mut buffer = vec![0u8; CHUNK_LEN];
     if terminal && let Some(message) = resize() {
         sink.send(message).await.map_err(|error| local(&error))?;
@@ -299,17 +288,18 @@ mod tests {
 
     #[test]
     fn a_status_becomes_an_exit_code() {
+        let out = Printer::to_stdout();
         let failed = |reason: &str, code: &str| {
             let cause = serde_json::json!({"reason": "ExitCode", "message": code});
             let status = serde_json::json!({
                 "status": "Failure", "reason": reason, "details": {"causes": [cause]}
             });
-            ended(status.to_string().as_bytes()).unwrap()
+            ended(status.to_string().as_bytes(), &out).unwrap()
         };
-        assert_eq!(ended(br#"{"metadata":{},"status":"Success"}"#).unwrap(), 0);
+        assert_eq!(ended(br#"{"metadata":{},"status":"Success"}"#, &out).unwrap(), 0);
         assert_eq!(failed("NonZeroExitCode", "3"), 3);
         assert_eq!(failed("Timeout", "137"), 124);
         assert_eq!(failed("InternalError", "127"), 127);
-        assert!(ended(b"{").is_err());
+        assert!(ended(b"{", &out).is_err());
     }
 }

@@ -1,12 +1,10 @@
 //! `vms expose`, `exposed` and `unexpose`.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
 
-use comfy_table::Table;
 use hyper::Method;
 
-use crate::cli::{ExposeArgs, Output, UnexposeArgs};
+use crate::cli::{ExposeArgs, UnexposeArgs};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::output;
+use crate::ctl::output::Printer;
 use crate::ctl::vms::{encoded, path};
 use crate::wire::ExposureView;
 
@@ -35,36 +33,25 @@ pub fn parse(text: &str) -> Result<ExposureView, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn add(client: &Client, args: &ExposeArgs, form: Output) -> Result<(), Failure> {
+pub async fn add(client: &Client, args: &ExposeArgs, out: &Printer) -> Result<(), Failure> {
     let body = parse(&args.ports)?;
     let target = path(&args.name, "/exposures");
     let exposed: ExposureView = client.json(Method::POST, &target, Some(&body)).await?;
-    if form != Output::Table {
-        return output::value(form, &exposed);
+    if out.is_table() {
+        return out.line(&exposed.host_port.to_string());
     }
-    println!("{}", exposed.host_port);
-    Ok(())
+    out.one(&exposed)
 }
 
 /// Lists what is exposed.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn list(client: &Client, name: &str, form: Output) -> Result<(), Failure> {
+pub async fn list(client: &Client, name: &str, out: &Printer) -> Result<(), Failure> {
     let none: Option<&()> = None;
     let target = path(name, "/exposures");
     let exposed: Vec<ExposureView> = client.json(Method::GET, &target, none).await?;
-    if form != Output::Table {
-        return output::value(form, &exposed);
-    }
-    let mut table = Table::new();
-    table.set_header(["HOST", "GUEST PORT", "TRANSPORT"]);
-    for exposure in exposed {
-        let host = format!("{}:{}", exposure.host_ip, exposure.host_port);
-        table.add_row([host, exposure.guest_port.to_string(), exposure.transport]);
-    }
-    println!("{table}");
-    Ok(())
+    out.list(&exposed)
 }
 
 /// Ends an exposure.

@@ -1,11 +1,10 @@
 //! `vms files ...`: one function for each verb.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
-use comfy_table::Table;
+
 use hyper::Method;
 
-use crate::cli::{FilesCommand, Output};
+use crate::cli::FilesCommand;
 use crate::ctl::client::{Client, Failure, print};
-use crate::ctl::output;
+use crate::ctl::output::Printer;
 use crate::ctl::vms::path;
 use crate::wire::{FileEventView, FileListView, FileView, MoveBody};
 
@@ -21,15 +20,15 @@ pub fn target(name: &str, route: &str, pairs: &[(&str, &str)]) -> String {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: FilesCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, command: FilesCommand, out: &Printer) -> Result<u8, Failure> {
     match command {
         FilesCommand::Ls { name, path, depth } => {
             let depth = depth.to_string();
             let target = target(&name, "/list", &[("path", &path), ("depth", &depth)]);
-            list(&client.json(Method::GET, &target, NO_BODY).await?, form)?;
+            list(&client.json(Method::GET, &target, NO_BODY).await?, out)?;
         }
-        FilesCommand::Stat { name, path } => show(form, &stat(client, &name, &path).await?)?,
-        FilesCommand::Cat { name, path } => cat(client, &name, &path).await?,
+        FilesCommand::Stat { name, path } => out.one(&stat(client, &name, &path).await?)?,
+        FilesCommand::Cat { name, path } => cat(client, &name, &path, out).await?,
         FilesCommand::Rm { name, path, recursive } => {
             let recursive = recursive.to_string();
             let pairs = [("path", path.as_str()), ("recursive", &recursive)];
@@ -49,7 +48,9 @@ pub async fn run(client: &Client, command: FilesCommand, form: Output) -> Result
         FilesCommand::Watch { name, path, recursive } => {
             let recursive = recursive.to_string();
             let pairs = [("path", path.as_str()), ("recursive", &recursive)];
-            return client.events(&target(&name, "/watch", &pairs), event(form)).await;
+            return client
+                .events(&target(&name, "/watch", &pairs), |_, data| event(out, data))
+                .await;
         }
     }
     Ok(0)
@@ -63,56 +64,25 @@ pub async fn stat(client: &Client, name: &str, path: &str) -> Result<FileView, F
     client.json(Method::GET, &target(name, "/stat", &[("path", path)]), NO_BODY).await
 }
 
-fn row(file: &FileView) -> [String; 6] {
-    let name = match &file.link_target {
-        Some(target) => format!("{} -> {target}", file.path),
-        None => file.path.clone(),
-    };
-    let (mode, user, group) = (file.mode.clone(), file.user.clone(), file.group.clone());
-    [mode, user, group, file.size.to_string(), file.modified_at.clone(), name]
-}
-
-fn table() -> Table {
-    let mut table = Table::new();
-    table.set_header(["MODE", "USER", "GROUP", "SIZE", "MODIFIED", "PATH"]);
-    table
-}
-
-fn show(form: Output, file: &FileView) -> Result<(), Failure> {
-    if form != Output::Table {
-        return output::value(form, file);
+fn list(list: &FileListView, out: &Printer) -> Result<(), Failure> {
+    if !out.is_table() {
+        return out.value(list);
     }
-    let mut table = table();
-    table.add_row(row(file));
-    println!("{table}");
-    Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "that something is missing")]
-fn list(list: &FileListView, form: Output) -> Result<(), Failure> {
-    if form != Output::Table {
-        return output::value(form, list);
-    }
-    let mut table = table();
-    table.add_rows(list.entries.iter().map(row));
-    println!("{table}");
+    out.list(&list.entries)?;
     if list.truncated {
-        eprintln!("there is more than is shown");
+        out.talk(b"there is more than is shown\n");
     }
     Ok(())
 }
 
-async fn cat(client: &Client, name: &str, path: &str) -> Result<(), Failure> {
+async fn cat(client: &Client, name: &str, path: &str, out: &Printer) -> Result<(), Failure> {
     let target = target(name, "/content", &[("path", path)]);
-    print(client.send(Method::GET, &target, None, "*/*").await?.into_body()).await
+    print(client.send(Method::GET, &target, None, "*/*").await?.into_body(), out).await
 }
 
-fn event(form: Output) -> impl FnMut(&str, &str) -> Result<(), Failure> {
-    move |_, data| {
-        match (form, serde_json::from_str::<FileEventView>(data)) {
-            (Output::Table, Ok(event)) => println!("{:<8} {}", event.kind, event.path),
-            _ => println!("{data}"),
-        }
-        Ok(())
+fn event(out: &Printer, data: &str) -> Result<(), Failure> {
+    match serde_json::from_str::<FileEventView>(data) {
+        Ok(event) if out.is_table() => out.line(&format!("{:<8} {}", event.kind, event.path)),
+        _ => out.line(data),
     }
 }

@@ -1,21 +1,19 @@
 //! `volantd ctl images ...`.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
 
-use std::io::IsTerminal;
 use std::path::Path;
 
-use comfy_table::Table;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 use serde::de::DeserializeOwned;
 use tokio_util::io::ReaderStream;
 
-use crate::cli::{ImagesCommand, Output, PullArgs};
+use crate::cli::{ImagesCommand, PullArgs, WatchArgs};
 use crate::ctl::client::{Body, Client, Failure, whole};
-use crate::ctl::{output, vms};
+use crate::ctl::output::Printer;
+use crate::ctl::{vms, watch};
 use crate::wire::{
     ImageDetailsView, ImageProgress, ImageView, Problem, PruneImages, PrunedView, PullImage,
     RegistryAuth,
@@ -29,23 +27,23 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: ImagesCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, command: ImagesCommand, out: &Printer) -> Result<u8, Failure> {
     match command {
         ImagesCommand::Pull(args) => {
-            let image = pull(client, &request(args)?).await?;
-            images(form, &[image], true)?;
+            out.one(&pull(client, &request(args)?, out).await?)?;
         }
         ImagesCommand::Import { file, name } => {
-            images(form, &import(client, &file, name.as_deref()).await?, false)?;
+            out.list(&import(client, &file, name.as_deref(), out).await?)?;
         }
-        ImagesCommand::Ls => {
-            let all: Vec<ImageView> = client.json(Method::GET, "/api/v1/images", NO_BODY).await?;
-            images(form, &all, false)?;
+        ImagesCommand::Ls(WatchArgs { watch }) => {
+            let read = async || {
+                client.json::<Vec<ImageView>>(Method::GET, "/api/v1/images", NO_BODY).await
+            };
+            watch::list(watch, out, read).await?;
         }
         ImagesCommand::Inspect { name } => {
             let details: ImageDetailsView = client.json(Method::GET, &path(&name), NO_BODY).await?;
-            let form = if form == Output::Table { Output::Yaml } else { form };
-            output::value(form, &details)?;
+            out.value(&details)?;
         }
         ImagesCommand::Rm { name } => {
             client.send(Method::DELETE, &path(&name), None, "*/*").await?;
@@ -54,7 +52,7 @@ pub async fn run(client: &Client, command: ImagesCommand, form: Output) -> Resul
             let body = PruneImages { all, dry_run };
             let pruned: Vec<PrunedView> =
                 client.json(Method::POST, "/api/v1/images/prune", Some(&body)).await?;
-            print_pruned(form, &pruned, dry_run)?;
+            print_pruned(out, &pruned, dry_run)?;
         }
     }
     Ok(0)
@@ -86,15 +84,20 @@ fn request(args: PullArgs) -> Result<PullImage, Failure> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn pull(client: &Client, request: &PullImage) -> Result<ImageView, Failure> {
+pub async fn pull(
+    client: &Client,
+    request: &PullImage,
+    out: &Printer,
+) -> Result<ImageView, Failure> {
     let body = serde_json::to_vec(request).map_err(|error| Failure::local(error.to_string()))?;
-    follow(client, "/api/v1/images/pull", whole(body), "application/json").await
+    follow(client, "/api/v1/images/pull", whole(body), "application/json", out).await
 }
 
 async fn import(
     client: &Client,
     file: &Path,
     name: Option<&str>,
+    out: &Printer,
 ) -> Result<Vec<ImageView>, Failure> {
     let failed = |error: std::io::Error| Failure::local(format!("{}: {error}", file.display()));
     let archive = tokio::fs::File::open(file).await.map_err(failed)?;
@@ -109,7 +112,7 @@ async fn import(
     let body = StreamBody::new(chunks.map(|bytes| bytes.map(Frame::data))).boxed_unsync();
     let query = name.map_or(String::new(), |name| format!("?reference={}", vms::encoded(name)));
     let path = format!("/api/v1/images/import{query}");
-    follow(client, &path, body, "application/octet-stream").await
+    follow(client, &path, body, "application/octet-stream", out).await
 }
 
 /// Sends a request that is answered by events: progress, and at the end a result or a problem.
@@ -121,8 +124,9 @@ pub async fn follow<T: DeserializeOwned>(
     path: &str,
     body: Body,
     kind: &str,
+    out: &Printer,
 ) -> Result<T, Failure> {
-    let bar = bar();
+    let bar = out.bar();
     let mut outcome = None;
     let lost = |error: serde_json::Error| Failure::local(format!("the daemon's answer: {error}"));
     let each = |kind: &str, data: &str| {
@@ -146,58 +150,17 @@ pub async fn follow<T: DeserializeOwned>(
     outcome.ok_or_else(|| Failure::local("the daemon hung up"))
 }
 
-/// Shown on a terminal only.
-fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{msg:12} {bar:30} {bytes}/{total_bytes}") {
-        bar.set_style(style);
-    }
-    bar
-}
-
 fn show(bar: &ProgressBar, progress: &ImageProgress) {
     bar.set_message(progress.phase.clone());
     bar.set_length(progress.bytes_total);
     bar.set_position(progress.bytes_done);
 }
 
-fn images(form: Output, images: &[ImageView], single: bool) -> Result<(), Failure> {
-    match (form, images) {
-        (Output::Table, images) => {
-            let mut table = Table::new();
-            table.set_header(["REFERENCE", "ID", "ROOT", "LAYERS", "CREATED"]);
-            for image in images {
-                table.add_row([
-                    image.reference.clone(),
-                    short(&image.id),
-                    HumanBytes(image.root_bytes).to_string(),
-                    HumanBytes(image.layer_bytes).to_string(),
-                    image.created_at.clone(),
-                ]);
-            }
-            println!("{table}");
-            Ok(())
-        }
-        (form, [image]) if single => output::value(form, image),
-        (form, images) => output::value(form, &images),
+fn print_pruned(out: &Printer, pruned: &[PrunedView], dry_run: bool) -> Result<(), Failure> {
+    out.list(pruned)?;
+    if out.is_table() {
+        let bytes = HumanBytes(pruned.iter().map(|one| one.bytes).sum());
+        out.line(&format!("{} {bytes}", if dry_run { "would free" } else { "freed" }))?;
     }
-}
-
-fn short(digest: &str) -> String {
-    digest.trim_start_matches("sha256:").chars().take(12).collect()
-}
-
-fn print_pruned(form: Output, pruned: &[PrunedView], dry_run: bool) -> Result<(), Failure> {
-    if form != Output::Table {
-        return output::value(form, &pruned);
-    }
-    for one in pruned {
-        println!("{:<8} {} {}", one.kind, one.name, HumanBytes(one.bytes));
-    }
-    let bytes = HumanBytes(pruned.iter().map(|one| one.bytes).sum());
-    println!("{} {bytes}", if dry_run { "would free" } else { "freed" });
     Ok(())
 }

@@ -3,9 +3,9 @@
 use hyper::Method;
 use indicatif::HumanBytes;
 
-use crate::cli::{OperationsCommand, Output};
+use crate::cli::OperationsCommand;
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::output;
+use crate::ctl::output::{Listed, Printer};
 use crate::wire::{ImageProgress, JobStateWord, JobView};
 
 const NO_BODY: Option<&()> = None;
@@ -14,7 +14,11 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: OperationsCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(
+    client: &Client,
+    command: OperationsCommand,
+    out: &Printer,
+) -> Result<u8, Failure> {
     let all: Vec<JobView> = match command {
         OperationsCommand::List => client.json(Method::GET, "/api/v1/operations", NO_BODY).await?,
         OperationsCommand::Get { id, wait } => {
@@ -27,28 +31,40 @@ pub async fn run(client: &Client, command: OperationsCommand, form: Output) -> R
             vec![client.json(Method::POST, &path, NO_BODY).await?]
         }
     };
-    if form == Output::Table {
-        let header = ["ID", "KIND", "SUBJECT", "STATE", "PROGRESS", "STARTED"];
-        output::print_table(header, all.iter().map(row));
-    } else {
-        output::value(form, &all)?;
-    }
+    out.list(&all)?;
     Ok(0)
 }
 
-fn row(job: &JobView) -> [String; 6] {
-    let state = match job.state {
-        JobStateWord::Running => "running",
-        JobStateWord::Succeeded => "succeeded",
-        JobStateWord::Failed => "failed",
-        JobStateWord::Cancelled => "cancelled",
-    };
-    let ImageProgress { phase, bytes_done, bytes_total, .. } = &job.progress;
-    let progress = match (&job.reason, bytes_total) {
-        (Some(reason), _) => reason.clone(),
-        (None, 0) => phase.clone(),
-        (None, total) => format!("{phase} {} of {}", HumanBytes(*bytes_done), HumanBytes(*total)),
-    };
-    let (kind, subject) = (job.kind.clone(), job.subject.clone());
-    [job.id.to_string(), kind, subject, state.to_owned(), progress, job.started_at.clone()]
+impl Listed for JobView {
+    const HEADER: &'static [&'static str] =
+        &["ID", "KIND", "SUBJECT", "STATE", "PROGRESS", "STARTED"];
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let state = match self.state {
+            JobStateWord::Running => "running",
+            JobStateWord::Succeeded => "succeeded",
+            JobStateWord::Failed => "failed",
+            JobStateWord::Cancelled => "cancelled",
+        };
+        let ImageProgress { phase, bytes_done, bytes_total, .. } = &self.progress;
+        let progress = match (&self.reason, bytes_total) {
+            (Some(reason), _) => reason.clone(),
+            (None, 0) => phase.clone(),
+            (None, total) => {
+                format!("{phase} {} of {}", HumanBytes(*bytes_done), HumanBytes(*total))
+            }
+        };
+        vec![
+            self.id.to_string(),
+            self.kind.clone(),
+            self.subject.clone(),
+            state.to_owned(),
+            progress,
+            self.started_at.clone(),
+        ]
+    }
 }

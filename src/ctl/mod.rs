@@ -2,14 +2,19 @@
 
 mod access;
 mod actions;
+mod apply;
 mod artifacts;
 mod build;
 mod client;
+mod complete;
 mod console;
+mod context;
 mod copy;
 mod exec;
 mod expose;
 mod files;
+mod forward;
+mod guest;
 mod images;
 mod jobs;
 mod logs;
@@ -18,19 +23,28 @@ mod operations;
 mod output;
 mod plugins;
 mod processes;
+mod request;
+mod shell;
 mod socket;
 mod source;
 mod sse;
+mod suggest;
 mod terminal;
 mod tls;
+mod top;
+mod tui;
 mod vm_access;
 mod vms;
 mod volumes;
+mod watch;
 
 use std::process::ExitCode;
 
 use crate::cli::{CtlArgs, CtlCommand, McpArgs};
 use client::{Client, Failure};
+use output::Printer;
+
+pub use shell::{complete, completions, expanded, man};
 
 /// Runs one command and ends with its exit code.
 pub fn main(args: CtlArgs) -> ExitCode {
@@ -57,7 +71,10 @@ fn finish(work: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            // Where nobody reads any more, nothing is said.
+            if !failure.message.is_empty() {
+                eprintln!("error: {}", failure.message);
+            }
             if let Some(hint) = &failure.hint {
                 eprintln!("hint: {hint}");
             }
@@ -67,22 +84,45 @@ fn finish(work: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
 }
 
 async fn run(args: CtlArgs) -> Result<u8, Failure> {
-    let client = Client::new(args.host.as_deref(), args.token_file.as_deref())?;
+    let out = Printer::new(&args);
+    // A context is changed without the one in use.
+    if let Some(CtlCommand::Context(command)) = args.command {
+        return context::run(command, args.host, args.token_file, &out);
+    }
+    let client = context::client(&args)?;
     match args.command {
-        CtlCommand::Images(command) => images::run(&client, command, args.output).await,
-        CtlCommand::Build(build) => build::run(&client, &build, args.output).await,
-        CtlCommand::Artifacts(command) => artifacts::run(&client, command, args.output).await,
-        CtlCommand::Operations(command) => jobs::run(&client, command, args.output).await,
-        CtlCommand::Volumes(command) => volumes::run(&client, command, args.output).await,
-        CtlCommand::Vms(command) => vms::run(&client, command, args.output).await,
-        CtlCommand::Plugins(command) => plugins::run(&client, command, args.output).await,
-        CtlCommand::Info => access::info(&client, args.output).await,
-        CtlCommand::Tokens(command) => access::tokens(&client, command, args.output).await,
-        CtlCommand::Audit(audit) => access::audit(&client, &audit, args.output).await,
-        CtlCommand::Events { since } => {
+        None | Some(CtlCommand::Tui) => tui::run(client).await,
+        Some(command) => match dispatch(&client, command, &out).await {
+            Ok(code) => Ok(code),
+            Err(failure) => Err(suggest::hint(&client, failure).await),
+        },
+    }
+}
+
+/// Runs a command.
+async fn dispatch(client: &Client, command: CtlCommand, out: &Printer) -> Result<u8, Failure> {
+    match command {
+        CtlCommand::Tui | CtlCommand::Context(_) => {
+            Err(Failure::local("that is for a shell: this is one daemon's"))
+        }
+        CtlCommand::Images(command) => images::run(client, command, out).await,
+        CtlCommand::Build(build) => build::run(client, &build, out).await,
+        CtlCommand::Artifacts(command) => artifacts::run(client, command, out).await,
+        CtlCommand::Operations(command) => jobs::run(client, command, out).await,
+        CtlCommand::Volumes(command) => volumes::run(client, command, out).await,
+        CtlCommand::Vms(command) => vms::run(client, command, out).await,
+        CtlCommand::Plugins(command) => plugins::run(client, command, out).await,
+        CtlCommand::Apply(args) => apply::run(client, &args, out).await,
+        CtlCommand::Top(args) => top::run(client, args, out).await,
+        CtlCommand::PortForward(args) => forward::run(client, &args, out).await,
+        CtlCommand::Api(args) => request::run(client, &args, out).await,
+        CtlCommand::Info => access::info(client, out).await,
+        CtlCommand::Tokens(command) => access::tokens(client, command, out).await,
+        CtlCommand::Audit(audit) => access::audit(client, &audit, out).await,
+        CtlCommand::Events { follow: _, since } => {
             let query = since.map_or(String::new(), |since| format!("?since={since}"));
             let path = format!("/api/v1/events{query}");
-            client.events(&path, output::event(args.output)).await
+            client.events(&path, |_, data| out.event(data)).await
         }
     }
 }

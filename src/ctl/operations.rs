@@ -1,14 +1,13 @@
 //! `vms operations` and `vms call`: what a VM can be asked, by the document that it gives of itself.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
 
-use comfy_table::Table;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
-use crate::cli::{CallArgs, Output};
+use crate::cli::CallArgs;
 use crate::ctl::actions;
 use crate::ctl::client::{Client, Failure, print, whole};
-use crate::ctl::output;
+use crate::ctl::output::{Listed, Printer};
 use crate::ctl::vms::{encoded, path};
 use crate::wire::OpenApiDocument;
 
@@ -26,12 +25,30 @@ const METHODS: [Method; 8] = [
 ];
 
 /// One of them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Found {
+    #[serde(rename = "operation")]
     id: String,
+    #[serde(serialize_with = "word")]
     method: Method,
     path: String,
     summary: String,
+}
+
+fn word<S: Serializer>(method: &Method, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(method.as_str())
+}
+
+impl Listed for Found {
+    const HEADER: &'static [&'static str] = &["OPERATION", "METHOD", "PATH", "SUMMARY"];
+
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.clone(), self.method.to_string(), self.path.clone(), self.summary.clone()]
+    }
 }
 
 async fn all(client: &Client, name: &str) -> Result<Vec<Found>, Failure> {
@@ -63,29 +80,15 @@ fn operations(document: &OpenApiDocument) -> Vec<Found> {
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn list(client: &Client, name: &str, form: Output) -> Result<(), Failure> {
-    let found = all(client, name).await?;
-    if form != Output::Table {
-        let view = |one: &Found| {
-            json!({ "operation": one.id, "method": one.method.as_str(), "path": one.path,
-                    "summary": one.summary })
-        };
-        return output::value(form, &found.iter().map(view).collect::<Vec<_>>());
-    }
-    let mut table = Table::new();
-    table.set_header(["OPERATION", "METHOD", "PATH", "SUMMARY"]);
-    for one in found {
-        table.add_row([one.id, one.method.to_string(), one.path, one.summary]);
-    }
-    println!("{table}");
-    Ok(())
+pub async fn list(client: &Client, name: &str, out: &Printer) -> Result<(), Failure> {
+    out.list(&all(client, name).await?)
 }
 
 /// Calls one; the answer's body goes to stdout as it comes.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn call(client: &Client, args: CallArgs) -> Result<u8, Failure> {
+pub async fn call(client: &Client, args: CallArgs, out: &Printer) -> Result<u8, Failure> {
     let all = all(client, &args.name).await?;
     let wrong = |text: String| Failure { exit_code: 2, ..Failure::local(text) };
     let named = |one: &&Found| {
@@ -101,7 +104,7 @@ pub async fn call(client: &Client, args: CallArgs) -> Result<u8, Failure> {
     let answer =
         client.exchange(found.method.clone(), &target, whole(body), kind.as_deref(), "*/*").await?;
     let status = answer.status();
-    print(answer.into_body()).await?;
+    print(answer.into_body(), out).await?;
     if status.is_success() {
         return Ok(0);
     }
@@ -135,6 +138,8 @@ fn target(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

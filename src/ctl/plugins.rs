@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use hyper::Method;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::{InstallArgs, Output, PluginsCommand};
+use crate::cli::{InstallArgs, PluginsCommand, WatchArgs};
 use crate::ctl::client::{Client, Failure};
+use crate::ctl::output::{Listed, Printer};
 use crate::ctl::vms::encoded;
-use crate::ctl::{actions, artifacts, output, source};
+use crate::ctl::{actions, artifacts, source, watch};
 use crate::plugin::{DOCUMENT_LEN_MAX, Language, value};
-use crate::wire::{FetchPlugin, PluginList, PluginView, Rollback, SetEnabled};
+use crate::wire::{FetchPlugin, PluginList, PluginVersionView, PluginView, Rollback, SetEnabled};
 
 const NO_BODY: Option<&()> = None;
 
@@ -18,35 +20,39 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: PluginsCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, command: PluginsCommand, out: &Printer) -> Result<u8, Failure> {
     match command {
-        PluginsCommand::List => {
-            let list: PluginList = client.json(Method::GET, "/api/v1/plugins", NO_BODY).await?;
-            output::plugins(form, &list.items)?;
+        PluginsCommand::List(WatchArgs { watch }) => {
+            let read = async || {
+                let list: PluginList = client.json(Method::GET, "/api/v1/plugins", NO_BODY).await?;
+                Ok(list.items)
+            };
+            watch::list(watch, out, read).await?;
         }
         PluginsCommand::Show { name, version } => {
             let query = version.map_or(String::new(), |v| format!("?version={}", encoded(&v)));
             let manifest: Value = client.json(Method::GET, &path(&name, &query), NO_BODY).await?;
-            output::document(form, &manifest)?;
+            out.value(&manifest)?;
         }
         PluginsCommand::Versions { name } => {
             let plugin: PluginView =
                 client.json(Method::GET, &path(&name, "/versions"), NO_BODY).await?;
-            output::plugin_versions(form, &plugin)?;
+            out.list(&versions(&plugin))?;
         }
-        PluginsCommand::Install(args) => install(client, args, form).await?,
-        PluginsCommand::Enable { name } => enable(client, &name, true, form).await?,
-        PluginsCommand::Disable { name } => enable(client, &name, false, form).await?,
+        PluginsCommand::Install(args) => install(client, args, out).await?,
+        PluginsCommand::Enable { name } => enable(client, &name, true, out).await?,
+        PluginsCommand::Disable { name } => enable(client, &name, false, out).await?,
         PluginsCommand::Rollback { name, version } => {
             let path = path(&name, "/rollback");
-            let plugin = client.json(Method::POST, &path, Some(&Rollback { version })).await?;
-            output::plugins(form, &[plugin])?;
+            let body = Rollback { version };
+            let plugin: PluginView = client.json(Method::POST, &path, Some(&body)).await?;
+            out.one(&plugin)?;
         }
         PluginsCommand::Fetch { name, version, insecure } => {
             let request = FetchPlugin { version, insecure };
-            artifacts::print(form, &artifacts::fetch(client, &name, &request).await?)?;
+            out.list(&artifacts::fetch(client, &name, &request, out).await?)?;
         }
-        PluginsCommand::Action(args) => return actions::of_any(client, args).await,
+        PluginsCommand::Action(args) => return actions::of_any(client, args, out).await,
         PluginsCommand::Remove { name } => {
             client.send(Method::DELETE, &path(&name, ""), None, "*/*").await?;
         }
@@ -54,33 +60,73 @@ pub async fn run(client: &Client, command: PluginsCommand, form: Output) -> Resu
     Ok(0)
 }
 
+/// A version, and whether it is the one of new VMs.
+#[derive(Debug, Serialize)]
+struct Version {
+    version: String,
+    current: bool,
+    installed_at: String,
+}
+
+impl Listed for Version {
+    const HEADER: &'static [&'static str] = &["VERSION", "CURRENT", "INSTALLED"];
+
+    fn name(&self) -> String {
+        self.version.clone()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let current = if self.current { "*" } else { "" };
+        vec![self.version.clone(), current.to_owned(), self.installed_at.clone()]
+    }
+}
+
+fn versions(plugin: &PluginView) -> Vec<Version> {
+    let version = |version: &PluginVersionView| Version {
+        version: version.version.clone(),
+        current: version.version == plugin.version,
+        installed_at: version.installed_at.clone(),
+    };
+    plugin.versions.iter().map(version).collect()
+}
+
 fn path(name: &str, rest: &str) -> String {
     format!("/api/v1/plugins/{}{rest}", encoded(name))
 }
 
-async fn enable(client: &Client, name: &str, enabled: bool, form: Output) -> Result<(), Failure> {
+async fn enable(client: &Client, name: &str, enabled: bool, out: &Printer) -> Result<(), Failure> {
     let body = SetEnabled { enabled };
-    let plugin = client.json(Method::POST, &path(name, "/enabled"), Some(&body)).await?;
-    output::plugins(form, &[plugin])
+    let plugin: PluginView =
+        client.json(Method::POST, &path(name, "/enabled"), Some(&body)).await?;
+    out.one(&plugin)
 }
 
-async fn install(client: &Client, args: InstallArgs, form: Output) -> Result<(), Failure> {
+async fn install(client: &Client, args: InstallArgs, out: &Printer) -> Result<(), Failure> {
     let (name, from) = match args.manifest {
         Some(from) => (args.name, from),
         None => (None, args.name.unwrap_or_default()),
     };
-    let document = if source::is_url(&from) {
-        source::fetch(&from, DOCUMENT_LEN_MAX).await?
-    } else {
-        source::read(&from, DOCUMENT_LEN_MAX)?
-    };
-    let mut manifest = parse(&document, &from)?;
-    let base = from.rsplit_once('/').map_or(String::new(), |(base, _)| base.to_owned());
-    resolve(&mut manifest, if from == "-" { "" } else { &base })?;
+    let manifest = manifest(&from).await?;
     let query = name.map_or(String::new(), |name| format!("?name={}", encoded(&name)));
     let path = format!("/api/v1/plugins{query}");
-    let plugin = client.json(Method::POST, &path, Some(&manifest)).await?;
-    output::plugins(form, &[plugin])
+    let plugin: PluginView = client.json(Method::POST, &path, Some(&manifest)).await?;
+    out.one(&plugin)
+}
+
+/// A manifest of a file, an http URL, or - for stdin, with what lies beside it.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub async fn manifest(from: &str) -> Result<Value, Failure> {
+    let document = if source::is_url(from) {
+        source::fetch(from, DOCUMENT_LEN_MAX).await?
+    } else {
+        source::read(from, DOCUMENT_LEN_MAX)?
+    };
+    let mut manifest = parse(&document, from)?;
+    let base = from.rsplit_once('/').map_or("", |(base, _)| base);
+    resolve(&mut manifest, if from == "-" { "" } else { base })?;
+    Ok(manifest)
 }
 
 /// By the name's ending, else JSON if it begins so, else the first of YAML and TOML that fits.

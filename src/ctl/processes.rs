@@ -1,14 +1,13 @@
 //! `vms ps`, `attach`, `kill`, `wait`.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
 
-use comfy_table::Table;
 use hyper::Method;
 
-use crate::cli::{AttachArgs, KillArgs, Output, WaitArgs};
+use crate::cli::{AttachArgs, KillArgs, WaitArgs};
 use crate::ctl::client::{Client, Failure};
 use crate::ctl::exec::{self, Session};
+use crate::ctl::output::Printer;
 use crate::ctl::vms::path;
-use crate::ctl::{output, terminal};
+use crate::ctl::{terminal, watch};
 use crate::wire::{ProcessView, Signal, SignalBody};
 
 /// One wait asks again after this long.
@@ -20,38 +19,22 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn list(client: &Client, name: &str, form: Output) -> Result<(), Failure> {
+pub async fn list(
+    client: &Client,
+    name: &str,
+    watched: bool,
+    out: &Printer,
+) -> Result<(), Failure> {
     let path = path(name, "/processes");
-    let processes: Vec<ProcessView> = client.json(Method::GET, &path, NO_BODY).await?;
-    if form != Output::Table {
-        return output::value(form, &processes);
-    }
-    let mut table = Table::new();
-    table.set_header(["ID", "PID", "STATUS", "USER", "TAG", "STARTED", "COMMAND"]);
-    for process in processes {
-        let status = match &process.exit {
-            Some(exit) => format!("exited {}", exec::exit_code(exit)),
-            None => process.status,
-        };
-        table.add_row([
-            process.id.to_string(),
-            process.pid.to_string(),
-            status,
-            process.user,
-            process.tag.unwrap_or_default(),
-            process.started_at,
-            process.argv.join(" "),
-        ]);
-    }
-    println!("{table}");
-    Ok(())
+    let read = async || client.json::<Vec<ProcessView>>(Method::GET, &path, NO_BODY).await;
+    watch::list(watched, out, read).await
 }
 
 /// Attaches to a process; exits as it does.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn attach(client: &Client, args: AttachArgs) -> Result<u8, Failure> {
+pub async fn attach(client: &Client, args: AttachArgs, out: &Printer) -> Result<u8, Failure> {
     let AttachArgs { name, id, no_stdin, from, detach_keys } = args;
     let process: ProcessView =
         client.json(Method::GET, &path(&name, &format!("/processes/{id}")), NO_BODY).await?;
@@ -60,7 +43,7 @@ pub async fn attach(client: &Client, args: AttachArgs) -> Result<u8, Failure> {
     let stdin = !no_stdin;
     let query = format!("/processes/{id}/attach?from={from}&stdin={stdin}");
     let session = Session { stdin, terminal: process.terminal, keys };
-    exec::attend(client, &name, &path(&name, &query), session).await
+    exec::attend(client, &name, &path(&name, &query), session, out).await
 }
 
 /// Sends a signal.

@@ -1,8 +1,13 @@
 //! The terminal on this side: raw mode, size, keys that detach.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::io::{AsyncReadExt, Stdin};
+use tokio::net::unix::pipe::Receiver;
+
+/// More than a terminal gives at once.
+pub const KEYS_LEN_MIN: usize = 8 * 1024;
 
 /// Puts the terminal into raw mode until dropped.
 pub struct Raw(Option<Termios>);
@@ -27,6 +32,43 @@ impl Drop for Raw {
         if let Some(before) = &self.0 {
             // Nothing more can be done for a terminal that refuses its own old settings.
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// What is typed, or piped in. A read of a terminal that is given up takes nothing away from whoever
+/// reads next; one of a file or pipe goes on in a thread until the program ends.
+#[derive(Debug)]
+pub enum Keyboard {
+    Terminal(Receiver),
+    Other(Stdin),
+}
+
+impl Keyboard {
+    /// Ours.
+    ///
+    /// # Errors
+    /// The terminal cannot be waited for.
+    pub fn open() -> io::Result<Keyboard> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(Keyboard::Other(tokio::io::stdin()));
+        }
+        let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?;
+        // It is waited for as a pipe is. It stays as it is, since it is shared with the shell: a read
+        // must not come before there is something.
+        Receiver::from_owned_fd_unchecked(fd).map(Keyboard::Terminal)
+    }
+
+    /// The next bytes; 0 at the end. `buffer` has [`KEYS_LEN_MIN`] or more: what fills it only in part
+    /// was all there is.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Keyboard::Terminal(terminal) => terminal.read(buffer).await,
+            Keyboard::Other(stdin) => stdin.read(buffer).await,
         }
     }
 }

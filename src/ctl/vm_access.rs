@@ -1,10 +1,10 @@
 //! `vms access` and `vms url`.
-#![expect(clippy::print_stdout, reason = "the output of commands")]
 
 use hyper::Method;
 
 use crate::cli::{AccessArgs, UrlArgs};
 use crate::ctl::client::{Client, Failure};
+use crate::ctl::output::Printer;
 use crate::ctl::vms::path;
 use crate::wire::{AccessView, SignBody, SignedView};
 
@@ -14,7 +14,7 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn token(client: &Client, args: &AccessArgs) -> Result<(), Failure> {
+pub async fn token(client: &Client, args: &AccessArgs, out: &Printer) -> Result<(), Failure> {
     let target = path(&args.name, "/access");
     if args.revoke {
         return client.send(Method::DELETE, &target, None, "*/*").await.map(drop);
@@ -23,18 +23,16 @@ pub async fn token(client: &Client, args: &AccessArgs) -> Result<(), Failure> {
     if args.renew || access.token.is_none() {
         access = client.json(Method::POST, &target, NO_BODY).await?;
     }
-    println!("{}", access.token.unwrap_or_default());
-    Ok(())
+    out.line(&access.token.unwrap_or_default())
 }
 
 /// Prints a signed address.
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn url(client: &Client, args: UrlArgs) -> Result<(), Failure> {
+pub async fn url(client: &Client, args: UrlArgs, out: &Printer) -> Result<(), Failure> {
     let body = SignBody { port: args.port, path: args.path, expires_in_s: args.expires };
     let target = path(&args.name, "/access/url");
     let signed: SignedView = client.json(Method::POST, &target, Some(&body)).await?;
-    println!("{}", signed.url);
-    Ok(())
+    if out.is_table() { out.line(&signed.url) } else { out.value(&signed) }
 }

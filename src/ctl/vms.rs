@@ -1,16 +1,13 @@
 //! `volantd ctl vms ...`: one function for each verb.
 
-use std::io::IsTerminal;
-use std::time::Duration;
-
 use hyper::Method;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{ChangeArgs, CreateArgs, OnExpiryArg, Output, PhaseWord, TtlArgs, VmsCommand};
+use crate::cli::{ChangeArgs, CreateArgs, OnExpiryArg, PhaseWord, TtlArgs, VmsCommand, WatchArgs};
 use crate::ctl::client::{Client, Failure};
+use crate::ctl::output::Printer;
 use crate::ctl::{
-    actions, artifacts, console, copy, exec, expose, files, images, logs, operations, output,
-    processes, vm_access, volumes,
+    actions, artifacts, console, copy, exec, expose, files, guest, images, logs, operations,
+    processes, vm_access, volumes, watch,
 };
 use crate::wire::{
     CloudInitBody, CreateVm, DiskView, FetchPlugin, OnExpiryWord, PullImage, SetTtl, VmView,
@@ -22,17 +19,18 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, command: VmsCommand, out: &Printer) -> Result<u8, Failure> {
     match command {
-        VmsCommand::List => {
-            let vms: Vec<VmView> = client.json(Method::GET, "/api/v1/vms", NO_BODY).await?;
-            output::vms(form, &vms, false)?;
+        VmsCommand::List(WatchArgs { watch }) => {
+            let read =
+                async || client.json::<Vec<VmView>>(Method::GET, "/api/v1/vms", NO_BODY).await;
+            watch::list(watch, out, read).await?;
         }
-        VmsCommand::Get { name } => output::vms(form, &[get(client, &name).await?], true)?,
-        VmsCommand::Create(args) => create(client, *args, form).await?,
-        VmsCommand::Start(args) => change(client, args, "start", form).await?,
-        VmsCommand::Stop(args) => change(client, args, "stop", form).await?,
-        VmsCommand::Restart(args) => change(client, args, "restart", form).await?,
+        VmsCommand::Get { name } => out.one(&get(client, &name).await?)?,
+        VmsCommand::Create(args) => create(client, *args, out).await?,
+        VmsCommand::Start(args) => change(client, args, "start", out).await?,
+        VmsCommand::Stop(args) => change(client, args, "stop", out).await?,
+        VmsCommand::Restart(args) => change(client, args, "restart", out).await?,
         VmsCommand::Await { name, phase, timeout } => {
             let phase = match phase {
                 PhaseWord::Running => "running",
@@ -43,36 +41,42 @@ pub async fn run(client: &Client, command: VmsCommand, form: Output) -> Result<u
             };
             let timeout_ms = timeout.saturating_mul(1000);
             let path = path(&name, &format!("/wait?phase={phase}&timeout_ms={timeout_ms}"));
-            output::vms(form, &[client.json(Method::GET, &path, NO_BODY).await?], true)?;
+            out.one::<VmView>(&client.json(Method::GET, &path, NO_BODY).await?)?;
         }
         VmsCommand::Ttl(TtlArgs { name, ttl_ms, on_expiry }) => {
             let body = SetTtl { ttl_ms, on_expiry: on_expiry.into() };
-            let vm = client.json(Method::PUT, &path(&name, "/ttl"), Some(&body)).await?;
-            output::vms(form, &[vm], true)?;
+            let vm: VmView = client.json(Method::PUT, &path(&name, "/ttl"), Some(&body)).await?;
+            out.one(&vm)?;
         }
         VmsCommand::Delete { name } => {
-            let spinner = spinner("deleting");
+            let spinner = out.spinner("deleting");
             client.send(Method::DELETE, &path(&name, ""), None, "*/*").await?;
             spinner.finish_and_clear();
         }
-        VmsCommand::Exec(args) => return exec::run(client, args).await,
-        VmsCommand::Ps { name } => processes::list(client, &name, form).await?,
-        VmsCommand::Attach(args) => return processes::attach(client, args).await,
+        VmsCommand::Exec(args) => return exec::run(client, args, out).await,
+        VmsCommand::Ps { name, watch } => processes::list(client, &name, watch.watch, out).await?,
+        VmsCommand::Attach(args) => return processes::attach(client, args, out).await,
         VmsCommand::Kill(args) => processes::kill(client, args).await?,
         VmsCommand::Wait(args) => return processes::wait(client, args).await,
         VmsCommand::Cp(args) => copy::run(client, &args).await?,
-        VmsCommand::Files(command) => return files::run(client, command, form).await,
-        VmsCommand::Access(args) => vm_access::token(client, &args).await?,
-        VmsCommand::Url(args) => vm_access::url(client, args).await?,
-        VmsCommand::Expose(args) => expose::add(client, &args, form).await?,
-        VmsCommand::Exposed { name } => expose::list(client, &name, form).await?,
+        VmsCommand::Files(command) => return files::run(client, command, out).await,
+        VmsCommand::Access(args) => vm_access::token(client, &args, out).await?,
+        VmsCommand::Url(args) => vm_access::url(client, args, out).await?,
+        VmsCommand::Expose(args) => expose::add(client, &args, out).await?,
+        VmsCommand::Exposed { name } => expose::list(client, &name, out).await?,
         VmsCommand::Unexpose(args) => expose::remove(client, &args).await?,
         VmsCommand::Console(args) => return console::attach(client, &args).await,
-        VmsCommand::Operations { name } => operations::list(client, &name, form).await?,
-        VmsCommand::Call(args) => return operations::call(client, args).await,
-        VmsCommand::Logs(args) => logs::run(client, &args).await?,
-        VmsCommand::Action(args) => return actions::of_vm(client, args).await,
-        VmsCommand::Timeline { name } => output::timeline(&get(client, &name).await?),
+        VmsCommand::Operations { name } => operations::list(client, &name, out).await?,
+        VmsCommand::Call(args) => return operations::call(client, args, out).await,
+        VmsCommand::Logs(args) => logs::run(client, &args, out).await?,
+        VmsCommand::Action(args) => return actions::of_vm(client, args, out).await,
+        VmsCommand::Guest { name } => guest::info(client, &name, out).await?,
+        VmsCommand::Metrics { name } => guest::metrics(client, &name, out).await?,
+        VmsCommand::Ports { name, watch } => {
+            guest::ports(client, &name, watch.watch, out).await?;
+        }
+        VmsCommand::SyncTime { name } => guest::sync_time(client, &name, out).await?,
+        VmsCommand::Timeline { name } => out.timeline(&get(client, &name).await?)?,
     }
     Ok(0)
 }
@@ -94,12 +98,15 @@ pub fn encoded(text: &str) -> String {
 }
 
 /// Pulls an image unless it is here under that name or id.
-async fn bring(client: &Client, reference: String) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub async fn bring(client: &Client, reference: String, out: &Printer) -> Result<(), Failure> {
     let path = format!("/api/v1/images/{}", encoded(&reference));
     match client.send(Method::GET, &path, None, "application/json").await {
         Err(failure) if failure.exit_code == 3 => {
             let request = PullImage { reference, if_missing: true, auth: None };
-            images::pull(client, &request).await.map(drop)
+            images::pull(client, &request, out).await.map(drop)
         }
         other => other.map(drop),
     }
@@ -109,28 +116,14 @@ async fn get(client: &Client, name: &str) -> Result<VmView, Failure> {
     client.json(Method::GET, &path(name, ""), NO_BODY).await
 }
 
-/// Shown on a terminal only.
-fn spinner(message: &'static str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let spinner = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-        spinner.set_style(style);
-    }
-    spinner.set_message(message);
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    spinner
-}
-
-async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), Failure> {
+async fn create(client: &Client, args: CreateArgs, out: &Printer) -> Result<(), Failure> {
     let volumes = args.volumes.iter().map(|text| volumes::of_vm(text)).collect::<Result<_, _>>()?;
     if let Some(reference) = args.image.image.clone() {
-        bring(client, reference).await?;
+        bring(client, reference, out).await?;
     } else if let Some(plugin) = &args.plugin {
         let version = args.plugin_version.clone();
         let request = FetchPlugin { version, insecure: args.insecure };
-        artifacts::fetch(client, plugin, &request).await?;
+        artifacts::fetch(client, plugin, &request, out).await?;
     }
     let cloud_init = cloud_init(&args)?;
     let body = CreateVm {
@@ -162,14 +155,14 @@ async fn create(client: &Client, args: CreateArgs, form: Output) -> Result<(), F
         ttl_ms: args.life.ttl_ms,
         on_expiry: args.life.on_expiry.into(),
     };
-    let spinner = spinner("booting");
+    let spinner = out.spinner("booting");
     let timeout_ms = args.timeout.saturating_mul(1000);
     let wait = args.wait && !args.no_start;
     let path = format!("/api/v1/vms?wait={wait}&until=ready&timeout_ms={timeout_ms}");
     let vm: Result<VmView, Failure> = client.json(Method::POST, &path, Some(&body)).await;
     spinner.finish_and_clear();
     let vm = vm?;
-    output::vms(form, std::slice::from_ref(&vm), true)?;
+    out.one(&vm)?;
     if wait { came_up(&vm) } else { Ok(()) }
 }
 
@@ -200,7 +193,10 @@ impl From<OnExpiryArg> for OnExpiryWord {
 }
 
 /// Whether a VM that was waited for does what it is there for, or has done it.
-fn came_up(vm: &VmView) -> Result<(), Failure> {
+///
+/// # Errors
+/// It does not, and why.
+pub fn came_up(vm: &VmView) -> Result<(), Failure> {
     match &vm.workload {
         Some(workload) if !vm.ready && workload.condition != "finished" => {
             let (condition, reason) = (&workload.condition, &workload.reason);
@@ -221,9 +217,9 @@ async fn change(
     client: &Client,
     args: ChangeArgs,
     verb: &'static str,
-    form: Output,
+    out: &Printer,
 ) -> Result<(), Failure> {
-    let spinner = spinner(verb);
+    let spinner = out.spinner(verb);
     let timeout_ms = args.timeout.saturating_mul(1000);
     let wait = args.wait;
     let query = format!("/{verb}?wait={wait}&until=ready&timeout_ms={timeout_ms}");
@@ -231,6 +227,6 @@ async fn change(
         client.json(Method::POST, &path(&args.name, &query), NO_BODY).await;
     spinner.finish_and_clear();
     let vm = vm?;
-    output::vms(form, std::slice::from_ref(&vm), true)?;
+    out.one(&vm)?;
     if wait { came_up(&vm) } else { Ok(()) }
 }

@@ -6,13 +6,13 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Method;
 use hyper::body::Frame;
-use indicatif::HumanBytes;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-use crate::cli::{Output, VolumesCommand};
+use crate::cli::{VolumesCommand, WatchArgs};
 use crate::ctl::client::{Client, Failure};
-use crate::ctl::{output, vms};
+use crate::ctl::output::Printer;
+use crate::ctl::{vms, watch};
 use crate::wire::{CreateVolume, GrowVolume, VmVolume, VolumeView};
 
 /// Bytes of a backup sent at once.
@@ -23,32 +23,36 @@ const NO_BODY: Option<&()> = None;
 ///
 /// # Errors
 /// [`Failure`].
-pub async fn run(client: &Client, command: VolumesCommand, form: Output) -> Result<u8, Failure> {
+pub async fn run(client: &Client, command: VolumesCommand, out: &Printer) -> Result<u8, Failure> {
     match command {
         VolumesCommand::Create { name, size } => {
             let body = CreateVolume { name, size_mb: size };
-            let made = client.json(Method::POST, "/api/v1/volumes", Some(&body)).await?;
-            volumes(form, &[made], true)?;
+            let made: VolumeView =
+                client.json(Method::POST, "/api/v1/volumes", Some(&body)).await?;
+            out.one(&made)?;
         }
-        VolumesCommand::Ls => {
-            let all: Vec<VolumeView> = client.json(Method::GET, "/api/v1/volumes", NO_BODY).await?;
-            volumes(form, &all, false)?;
+        VolumesCommand::Ls(WatchArgs { watch }) => {
+            let read = async || {
+                client.json::<Vec<VolumeView>>(Method::GET, "/api/v1/volumes", NO_BODY).await
+            };
+            watch::list(watch, out, read).await?;
         }
         VolumesCommand::Inspect { name } => {
-            let one = client.json(Method::GET, &path(&name, ""), NO_BODY).await?;
-            volumes(form, &[one], true)?;
+            let one: VolumeView = client.json(Method::GET, &path(&name, ""), NO_BODY).await?;
+            out.one(&one)?;
         }
         VolumesCommand::Grow { name, size } => {
             let body = GrowVolume { size_mb: size };
-            let grown = client.json(Method::POST, &path(&name, "/grow"), Some(&body)).await?;
-            volumes(form, &[grown], true)?;
+            let grown: VolumeView =
+                client.json(Method::POST, &path(&name, "/grow"), Some(&body)).await?;
+            out.one(&grown)?;
         }
         VolumesCommand::Rm { name } => {
             client.send(Method::DELETE, &path(&name, ""), None, "*/*").await?;
         }
         VolumesCommand::Backup { name, file } => backup(client, &name, &file).await?,
         VolumesCommand::Restore { name, file } => {
-            volumes(form, &[restore(client, &name, &file).await?], true)?;
+            out.one(&restore(client, &name, &file).await?)?;
         }
     }
     Ok(0)
@@ -114,30 +118,6 @@ async fn restore(client: &Client, name: &str, file: &Path) -> Result<VolumeView,
     let bytes = answer.into_body().collect().await;
     let bytes = bytes.map_err(|error| Failure::local(error.to_string()))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| Failure::local(error.to_string()))
-}
-
-fn volumes(form: Output, volumes: &[VolumeView], single: bool) -> Result<(), Failure> {
-    match (form, volumes) {
-        (Output::Table, volumes) => {
-            let rows = volumes.iter().map(|volume| {
-                let user = |user: &crate::wire::VolumeUserView| {
-                    let readonly = if user.readonly { ":ro" } else { "" };
-                    format!("{}:{}{readonly}", user.vm, user.path)
-                };
-                [
-                    volume.name.clone(),
-                    volume.size_mb.to_string(),
-                    HumanBytes(volume.used_bytes).to_string(),
-                    volume.attached.iter().map(user).collect::<Vec<_>>().join(" "),
-                    volume.created_at.clone(),
-                ]
-            });
-            output::print_table(["NAME", "MIB", "USED", "ATTACHED", "CREATED"], rows);
-            Ok(())
-        }
-        (form, [volume]) if single => output::value(form, volume),
-        (form, volumes) => output::value(form, &volumes),
-    }
 }
 
 #[cfg(test)]

