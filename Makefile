@@ -1,7 +1,7 @@
 # The front door. Each target is one script; the scripts say what they need and install it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run down test bench load stress lint kernel clean
+.PHONY: help run down test bench load stress lint kernel deb clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -21,14 +21,18 @@ bench: ## measure in real guests (FIRECRACKER=path compares with it)
 load: ## requests a second that the API answers on one core, without guests
 	@tests/devvm/load.sh
 
-stress: ## long runs: guests that come and go, large transfers
+stress: ## long runs: guests that come and go, large transfers, the package under systemd
 	@VOLANT_TEST_TRANSFER_MIB=256 VOLANT_TEST_PROXY_MIB=2048 VOLANT_TEST_EVENTS_S=120 tests/devvm/suite.sh stress --nocapture
+	@tests/devvm/systemd.sh
 
 lint: ## shell scripts, format, clippy, licences of packages
 	@tests/devvm/lint.sh
 
 kernel: ## build the guest kernel, print its folder
 	@kernel/build.sh
+
+deb: ## a Debian package and a release folder, in target/package
+	@tests/devvm/package.sh
 
 clean: down ## stop what runs, remove build outputs (the cache in ~/.cache/volant stays)
 	@cargo clean

@@ -6,6 +6,7 @@ mod artifacts;
 mod build;
 mod context;
 mod declare;
+mod doctor;
 mod examples;
 mod expose;
 mod file;
@@ -16,6 +17,7 @@ mod operations;
 mod plugins;
 mod process;
 mod reference;
+mod setup;
 mod shell;
 mod vm_access;
 mod volumes;
@@ -31,6 +33,7 @@ pub use artifacts::ArtifactsCommand;
 pub use build::BuildArgs;
 pub use context::ContextCommand;
 pub use declare::{ApiArgs, ApplyArgs, PortForwardArgs, TopArgs, WatchArgs};
+pub use doctor::DoctorArgs;
 pub use examples::EXAMPLES;
 pub use expose::{ExposeArgs, UnexposeArgs};
 pub use file::{CpArgs, FilesCommand};
@@ -41,6 +44,7 @@ pub use operations::CallArgs;
 pub use plugins::{InstallArgs, PluginsCommand};
 pub use process::{AttachArgs, ExecArgs, KillArgs, WaitArgs};
 pub use reference::reference;
+pub use setup::SetupArgs;
 pub use shell::{CompletionsArgs, ManArgs, Shell};
 pub use vm_access::{AccessArgs, UrlArgs};
 pub use volumes::VolumesCommand;
@@ -71,6 +75,10 @@ pub enum Command {
         #[command(flatten)]
         flags: ServeFlags,
     },
+    /// Check this host, and say what mends it
+    Doctor(Box<DoctorArgs>),
+    /// Turn this host into one for volantd, or back
+    Setup(Box<SetupArgs>),
     /// Talk to a running daemon
     Ctl(CtlArgs),
     /// Speak MCP on stdin and stdout, for agents on this machine

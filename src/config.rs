@@ -1,5 +1,7 @@
 //! Flags, variables and file resolved into one validated configuration: plain data.
 
+pub mod token;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -233,7 +235,22 @@ pub enum ConfigError {
 /// # Errors
 /// [`ConfigError`].
 pub fn resolve(flags: &ServeFlags, executable: &Path) -> Result<Config, ConfigError> {
-    let file = read(flags.config.as_deref())?;
+    settle(flags, read(flags.config.as_deref())?, executable)
+}
+
+/// The same with this text in place of the file.
+///
+/// # Errors
+/// [`ConfigError`].
+pub fn resolve_text(
+    text: &str,
+    flags: &ServeFlags,
+    executable: &Path,
+) -> Result<Config, ConfigError> {
+    settle(flags, parse(text, Path::new(FILE_DEFAULT))?, executable)
+}
+
+fn settle(flags: &ServeFlags, file: File, executable: &Path) -> Result<Config, ConfigError> {
     let flags = flags.clone();
     let state_dir = flags.state_dir.or(file.state_dir);
     let state_dir = state_dir.unwrap_or_else(|| systemd("STATE_DIRECTORY", "/var/lib/volant"));
@@ -307,7 +324,11 @@ fn read(named: Option<&Path>) -> Result<File, ConfigError> {
         }
         Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
     };
-    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    parse(&text, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
 }
 
 /// A folder that systemd has made for the unit (systemd.exec, RuntimeDirectory=).

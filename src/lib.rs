@@ -16,6 +16,8 @@ pub mod config;
 pub mod ctl;
 /// Composition root of the daemon.
 pub mod daemon;
+/// What a host must have, and what is wrong with this one.
+pub mod doctor;
 /// What workloads have written, kept on the host.
 pub mod logs;
 /// The nouns of the domain.
@@ -28,6 +30,8 @@ pub mod orchestrator;
 pub mod plugin;
 /// HTTP and WebSocket from outside to a guest.
 pub mod proxy;
+/// What turns a host into one for volantd, and back.
+pub mod setup;
 /// SQLite.
 pub mod store;
 /// Safe wrappers over system calls.

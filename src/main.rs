@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use volantd::cli::{self, Cli, Command};
-use volantd::{ctl, daemon};
+use volantd::{ctl, daemon, doctor, setup};
 
 fn main() -> ExitCode {
     ctl::complete();
@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         None => daemon::main(&cli.serve),
         Some(Command::Serve(flags)) => daemon::main(&flags),
         Some(Command::Config { show: _, flags }) => daemon::show_config(&flags),
+        Some(Command::Doctor(args)) => doctor::main(&args),
+        Some(Command::Setup(args)) => setup::main(&args),
         Some(Command::Ctl(ctl)) => ctl::main(ctl),
         Some(Command::Mcp(args)) => ctl::serve_mcp(&args),
         Some(Command::Completions(args)) => ctl::completions(&args),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// PVM without SVM or VMX: `/dev/kvm` is there and of no use. On any other machine there is nothing
-/// to see; the sentence itself is also held by the unit test of `daemon/checks.rs`.
+/// to see; the sentence itself is also held by the unit test of `doctor/tests.rs`.
 #[test]
 fn a_pvm_host_is_recognized() {
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();

@@ -16,12 +16,16 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted. The package's own number is 128, too few for a burst.
 const CONNECTIONS_WAITING_MAX: i32 = 1024;
 
+/// `volantd doctor` reads it in the file, without running it.
+const VERSION: &str = concat!("volary version ", env!("CARGO_PKG_VERSION"));
+
 fn main() -> ExitCode {
     // systemd runs what is in its folder system-shutdown at the very end (systemd-shutdown(8)): without
     // ACPI nothing else tells the machine that it is over.
     match std::env::args().nth(1).as_deref() {
         Some("poweroff" | "halt") => init::end(ShutdownMode::Poweroff),
         Some("reboot" | "kexec") => return ExitCode::SUCCESS,
+        Some("--version") => return print_version(),
         _ => {}
     }
     if init::is_init() {
@@ -35,6 +39,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => init::fail(&format!("{error}")),
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to --version")]
+fn print_version() -> ExitCode {
+    println!("{VERSION}");
+    ExitCode::SUCCESS
 }
 
 async fn run() -> std::io::Result<()> {

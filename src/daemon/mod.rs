@@ -1,22 +1,20 @@
 //! Composition root: checks, parts in order, serve, drain in reverse.
 
-mod checks;
-mod token;
+mod listen;
+mod watchdog;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::api::{self, Auth, E2bSettings, Listener, NetworkList, Rules, Tls};
 use crate::artifact;
@@ -26,21 +24,24 @@ use crate::artifact::oci::Limits;
 use crate::artifact::source::Sources;
 use crate::artifact::store::ImageStore;
 use crate::cli::ServeFlags;
-use crate::config::{self, Config};
+use crate::config::{self, Config, token};
+use crate::doctor;
 use crate::net::{NetConfig, Network, Subnet};
 use crate::orchestrator::{EngineConfig, Images, ImagesConfig, Orchestrator};
 use crate::proxy;
 use crate::store::Store;
 use crate::telemetry;
 use crate::vmm::Hypervisor;
+use listen::{Sockets, bind};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn main(flags: &ServeFlags) -> ExitCode {
     report(resolve(flags).and_then(|config| {
         telemetry::install(&config.log_level)
             .map_err(|error| anyhow::anyhow!("log_level: {error}"))?;
-        checks::run(&checks::Host::real(), &config)?;
-        raise_descriptor_limit()?;
+        if let Some(refusal) = doctor::start_refusal(&doctor::Host::real(config.clone(), flags)) {
+            bail!(refusal);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve(config))
     }))
@@ -72,12 +73,12 @@ fn resolve(flags: &ServeFlags) -> Result<Config> {
 }
 
 async fn serve(config: Config) -> Result<()> {
-    checks::raise_descriptor_limit();
+    raise_descriptor_limit()?;
     make_folder(&config.state_dir)?;
     let _lock = lock(&config.state_dir.join("lock"))?;
     let token = token::load_or_make(&config.token_file)?;
     let tls = load_tls(&config)?;
-    let listeners = listen(&config, tls.clone()).await?;
+    let sockets = Sockets::open(&config, tls.clone()).await?;
     let orchestrator = open_engine(&config).await?;
 
     let shutdown = CancellationToken::new();
@@ -97,12 +98,13 @@ async fn serve(config: Config) -> Result<()> {
         let listener = Listener::Tcp(bind(address).await?, tls.clone());
         servers.spawn(api::serve(listener, hosts, shutdown.clone()));
     }
-    for listener in listeners {
+    for listener in sockets.listeners {
         servers.spawn(api::serve(listener, router.clone(), shutdown.clone()));
     }
     tracing::info!(socket = %config.socket.display(), listen = %config.listen, "ready");
     // Absent without systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(orchestrator.clone())));
 
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -123,7 +125,9 @@ async fn serve(config: Config) -> Result<()> {
         _ = terminate.recv() => tracing::warn!("second signal: leaving at once"),
         _ = interrupt.recv() => tracing::warn!("second signal: leaving at once"),
     }
-    let _ = fs::remove_file(&config.socket);
+    if sockets.own {
+        let _ = fs::remove_file(&config.socket);
+    }
     Ok(())
 }
 
@@ -290,27 +294,4 @@ fn lock(path: &Path) -> Result<fs::File> {
         );
     }
     Ok(file)
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| {
-        format!("{address} cannot be listened on; is another program using the port?")
-    })
-}
-
-async fn listen(config: &Config, tls: Option<Tls>) -> Result<Vec<Listener>> {
-    let tcp = bind(config.listen).await?;
-    let folder = config.socket.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    if config.socket.exists() {
-        if std::os::unix::net::UnixStream::connect(&config.socket).is_ok() {
-            bail!("another daemon answers on {}", config.socket.display());
-        }
-        fs::remove_file(&config.socket).context("remove a stale socket")?;
-    }
-    let socket = &config.socket;
-    let unix = UnixListener::bind(socket).with_context(|| format!("bind {}", socket.display()))?;
-    fs::set_permissions(&config.socket, fs::Permissions::from_mode(0o660))?;
-    Ok(vec![Listener::Unix(unix), Listener::Tcp(tcp, tls)])
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::net::NetError;
@@ -101,6 +101,25 @@ impl Links {
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
         let joined = self.handle.link().set(message).execute().await;
         joined.map_err(host("join a TAP device to the bridge".to_owned()))
+    }
+
+    /// Keeps frames of this port of the bridge from its other isolated ports.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub async fn isolate(&self, index: u32) -> Result<(), NetError> {
+        let message = LinkBridgePort::new(index).isolated(true).build();
+        let changed = self.handle.link().change(message).execute().await;
+        changed.map_err(host("isolate a port of the bridge".to_owned()))
+    }
+
+    /// Removes the interface.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub async fn delete(&self, index: u32) -> Result<(), NetError> {
+        let deleted = self.handle.link().del(index).execute().await;
+        deleted.map_err(host("remove an interface".to_owned()))
     }
 
     /// Brings the interface up.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::model::{Mac, VmId};
 use crate::sys::{self, crash};
 
-pub use firewall::{EXPOSED_MAX, Forward};
+pub use firewall::{EXPOSED_MAX, Forward, OpenPort, dropping_chain, open_ports, probe};
 pub use reserve::{Reservation, reserve};
 pub use subnet::Subnet;
 
@@ -56,7 +56,7 @@ pub struct Port {
 }
 
 /// Names of TAP devices begin so; the firewall tells guests' ports by it.
-const TAP_PREFIX: &str = "vt";
+pub const TAP_PREFIX: &str = "vt";
 
 /// A guest's connection to the bridge: a TAP device and the right to send through it.
 #[derive(Debug)]
@@ -147,10 +147,23 @@ impl Network {
             .ok_or_else(|| NetError::Config(format!("{name} was made and is not there")))?;
         let _ = write_sysctl(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
         self.inner.links.join(index, self.inner.bridge).await?;
-        write_sysctl(&format!("/sys/class/net/{name}/brport/isolated"), "1")?;
+        self.inner.links.isolate(index).await?;
         self.inner.links.set_up(index).await?;
         Ok(Attachment { tap, permit: Permit { _port: port } })
     }
+}
+
+/// Removes what [`Network::set_up`] has made for this bridge, the bridge included. What is not there is
+/// no error.
+///
+/// # Errors
+/// [`NetError`].
+pub async fn tear_down(bridge: &str) -> Result<(), NetError> {
+    let links = link::Links::open()?;
+    if let Some(index) = links.find(bridge).await? {
+        links.delete(index).await?;
+    }
+    firewall::remove(bridge)
 }
 
 /// Name of a VM's TAP device.
@@ -158,7 +171,11 @@ fn tap_name(id: VmId) -> String {
     format!("{TAP_PREFIX}{id}")
 }
 
+/// A value that is there already is not written: the host may not let this process write.
 fn write_sysctl(path: &str, value: &str) -> Result<(), NetError> {
+    if std::fs::read_to_string(path).is_ok_and(|current| current.trim() == value) {
+        return Ok(());
+    }
     std::fs::write(path, value)
         .map_err(|source| NetError::Host { step: format!("write {value} to {path}"), source })
 }

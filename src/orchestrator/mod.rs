@@ -24,6 +24,7 @@ mod plugin_artifacts;
 mod plugins;
 mod policy;
 mod processes;
+mod pulse;
 mod reach;
 mod reconcile;
 mod start;

@@ -31,11 +31,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// [`StoreError::Newer`] for a database of a newer version.
 pub fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     set_pragmas(connection).map_err(sqlite("prepare the database"))?;
-    let version: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(sqlite("read the schema version"))?;
-    let done = usize::try_from(version).ok().filter(|done| *done <= MIGRATIONS.len());
-    let done = done.ok_or(StoreError::Newer(version))?;
+    let done = version(connection)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
         let step = sqlite("migrate the database");
         let transaction = connection.transaction().map_err(sqlite("begin a migration"))?;
@@ -48,6 +44,18 @@ pub fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
         outcome.map_err(step)?;
     }
     Ok(())
+}
+
+/// How many of the migrations the database has had.
+///
+/// # Errors
+/// [`StoreError::Newer`] for a database of a newer version.
+pub fn version(connection: &Connection) -> Result<usize, StoreError> {
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(sqlite("read the schema version"))?;
+    let done = usize::try_from(version).ok().filter(|done| *done <= MIGRATIONS.len());
+    done.ok_or(StoreError::Newer(version))
 }
 
 /// WAL with FULL: a commit that was answered survives a power cut, since taps and guests are made

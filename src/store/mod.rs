@@ -5,6 +5,7 @@ mod access;
 mod events;
 mod exposures;
 mod images;
+pub mod inspect;
 mod migrate;
 mod plugin_artifacts;
 mod plugins;
@@ -113,6 +114,14 @@ impl Store {
             })
             .map_err(|_| StoreError::Closed)?;
         Ok(Store { jobs })
+    }
+
+    /// Returns once the store's thread has come to it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn answer(&self) -> Result<(), StoreError> {
+        self.transact(|_| Ok(())).await
     }
 
     /// Runs `work` in one transaction on the store's thread; committed if it succeeds, even when

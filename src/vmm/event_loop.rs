@@ -53,6 +53,20 @@ impl EventLoops {
         Ok(EventLoops { loops, next: AtomicUsize::new(0) })
     }
 
+    /// Returns once each loop has come round. Blocks.
+    ///
+    /// # Errors
+    /// A loop's thread is gone.
+    pub fn pulse(&self) -> Result<(), Error> {
+        for event_loop in &self.loops {
+            let answered = event_loop.endpoint.call_blocking(|_| Ok::<_, event_manager::Error>(()));
+            answered.map_err(|error| {
+                host("ask a device loop", std::io::Error::other(error.to_string()))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Puts a device on one of the loops. It is taken off when the returned value is dropped.
     ///
     /// # Errors

@@ -34,6 +34,14 @@ impl Hypervisor {
         Ok(Hypervisor { kvm, loops: Arc::new(EventLoops::start(loops)?), disks: Arc::default() })
     }
 
+    /// Returns once all device loops have answered. Blocks.
+    ///
+    /// # Errors
+    /// A loop is gone.
+    pub fn pulse(&self) -> Result<(), Error> {
+        self.loops.pulse()
+    }
+
     /// Builds a machine, its vCPUs held. Blocks for some milliseconds: not for an async task.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod disks;
 mod docs;
+mod doctor;
 mod examples;
 mod exec;
 mod expose;

@@ -8,6 +8,7 @@
 //! Netlink answers from the kernel at once; calls are made on whatever thread holds the guard.
 
 mod exposed;
+mod inspect;
 mod rule;
 
 use std::ffi::CString;
@@ -23,12 +24,15 @@ use crate::net::{NetConfig, NetError};
 use rule::{Protocol, Rule, Verdict};
 
 pub use exposed::{EXPOSED_MAX, Forward};
+pub use inspect::{OpenPort, dropping_chain, open_ports, probe, remove};
 
 /// `NFPROTO_INET` and `NFPROTO_BRIDGE` (linux/netfilter.h).
 const INET: u8 = 1;
 const BRIDGE: u8 = 7;
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h): whom a batch is for.
 const SUBSYSTEM: u16 = 10;
+/// What the step is called in errors.
+const SET_UP_STEP: &str = "set up nftables (are the modules nf_tables, nft_masq, nft_ct, nft_fib_inet, nft_nat and nft_reject_inet there?)";
 /// Sequence numbers put aside for one transaction: more than it has messages.
 const MESSAGES_MAX: u32 = 64;
 
@@ -106,34 +110,37 @@ impl Firewall {
     /// # Errors
     /// The kernel has no nf_tables, or a part of it is missing.
     pub fn set_up(config: &NetConfig) -> Result<Firewall, NetError> {
+        let firewall = Firewall::named(&config.bridge)?;
+        let made = firewall.transact(|batch, _| firewall.lay_down(batch, config));
+        made.map_err(|source| NetError::Host { step: SET_UP_STEP.to_owned(), source })?;
+        Ok(firewall)
+    }
+
+    /// The rules of this bridge, whether or not they are there.
+    fn named(bridge: &str) -> Result<Firewall, NetError> {
         let name = |name: String| {
             let name = CString::new(name);
             name.map(Arc::new)
                 .map_err(|_| NetError::Config("a bridge's name has no NUL".to_owned()))
         };
-        let table = name(format!("volant_{}", config.bridge))?;
-        let exposed = name(format!("volant_{}_{}", config.bridge, std::process::id()))?;
-        let socket = Arc::new(Mutex::new(NetlinkSocket::new()));
-        let firewall = Firewall { socket, table, exposed };
-        let made = firewall.transact(|batch, table| {
-            for nfgen_family in [INET, BRIDGE] {
-                replace_table(batch, table, nfgen_family);
-            }
-            let mut inet = Table { batch, name: table, family: INET };
-            input_chain(&mut inet, &config.bridge);
-            forward_chain(&mut inet, config);
-            source_nat_chain(&mut inet, config);
-            let mut bridge = Table { batch: inet.batch, name: table, family: BRIDGE };
-            bridge.add_ports_set();
-            identity_chain(&mut bridge);
-            exposed::add_table(bridge.batch, &firewall.exposed, &config.bridge);
-        });
-        made.map_err(|source| NetError::Host {
-            step: "set up nftables (are the modules nf_tables, nft_masq, nft_ct, nft_fib_inet, nft_nat and nft_reject_inet there?)"
-                .to_owned(),
-            source,
-        })?;
-        Ok(firewall)
+        let table = name(format!("volant_{bridge}"))?;
+        let exposed = name(format!("volant_{bridge}_{}", std::process::id()))?;
+        Ok(Firewall { socket: Arc::new(Mutex::new(NetlinkSocket::new())), table, exposed })
+    }
+
+    fn lay_down(&self, batch: &mut Chained<'static>, config: &NetConfig) {
+        let table = &self.table;
+        for nfgen_family in [INET, BRIDGE] {
+            replace_table(batch, table, nfgen_family);
+        }
+        let mut inet = Table { batch, name: table, family: INET };
+        input_chain(&mut inet, &config.bridge);
+        forward_chain(&mut inet, config);
+        source_nat_chain(&mut inet, config);
+        let mut bridge = Table { batch: inet.batch, name: table, family: BRIDGE };
+        bridge.add_ports_set();
+        identity_chain(&mut bridge);
+        exposed::add_table(bridge.batch, &self.exposed, &config.bridge);
     }
 
     /// Lets the guest behind the TAP device `tap` send as `mac` and `ip`, and as nobody else.
