@@ -31,12 +31,7 @@ pub struct Host {
 impl Host {
     /// This host.
     pub fn real(config: Config, flags: &ServeFlags) -> Host {
-        let file = flags.config.as_ref();
-        let setup = file.map_or_else(
-            || "volantd setup".to_owned(),
-            |file| format!("volantd setup --config {}", file.display()),
-        );
-        Host { root: "/".into(), config, setup }
+        Host { root: "/".into(), config, setup: setup_command(flags) }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -47,6 +42,11 @@ impl Host {
     fn read(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.at(path)).ok().map(|text| text.trim_end().to_owned())
     }
+}
+
+fn setup_command(flags: &ServeFlags) -> String {
+    let named = flags.config.as_ref().map(|file| format!(" --config {}", file.display()));
+    format!("volantd setup{}", named.unwrap_or_default())
 }
 
 /// How bad it is.
@@ -210,7 +210,7 @@ fn no_config(error: &config::ConfigError, flags: &ServeFlags) -> Finding {
     let file = flags.config.as_deref().unwrap_or(Path::new(config::FILE_DEFAULT)).display();
     match error {
         config::ConfigError::Parse { .. } => {
-            Finding::fail(why).mend(format!("mv {file} {file}.bad && volantd setup"))
+            Finding::fail(why).mend(format!("mv {file} {file}.bad && {}", setup_command(flags)))
         }
         config::ConfigError::Read { .. } | config::ConfigError::Value(_) => Finding::fail(why),
     }

@@ -29,13 +29,15 @@ install_cargo_deb() {
 # What is generated from the command line's own definitions.
 generate() {
     local share=$1
+    mkdir -p "$share/doc/volantd"
+    cp docs/operations.md LICENSE "$share/doc/volantd/"
+    "$program" completions --help >/dev/null 2>&1 || return 0
     mkdir -p "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
-        "$share/fish/vendor_completions.d" "$share/doc/volantd"
+        "$share/fish/vendor_completions.d"
     "$program" man "$share/man/man1"
     "$program" completions bash >"$share/bash-completion/completions/volantd"
     "$program" completions zsh >"$share/zsh/vendor-completions/_volantd"
     "$program" completions fish >"$share/fish/vendor_completions.d/volantd.fish"
-    cp docs/operations.md LICENSE "$share/doc/volantd/"
 }
 
 {

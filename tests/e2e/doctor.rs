@@ -253,6 +253,36 @@ fn a_full_disk_and_a_damaged_store_are_mended() {
     shell(&format!("umount {}/small", state.display()));
 }
 
+/// What others have is left to them: setup writes another bridge, subnet or port.
+#[test]
+fn what_is_in_others_way_is_set_up_elsewhere() {
+    let doctor = Doctor::new();
+    let config = doctor.at("volantd.toml");
+    shell("ip link delete vbr0 2>/dev/null || true");
+    doctor.mends("bridge", || shell("ip link add vbr0 type dummy"));
+    shell("ip link delete vbr0");
+    doctor.mends("subnet", || {
+        shell("ip link add vbr0 type dummy && ip address add 192.168.127.9/24 dev vbr0");
+        shell("ip link set vbr0 up");
+    });
+    shell("ip link delete vbr0");
+    let mut holder = None;
+    doctor.mends("port", || {
+        holder = Some(std::net::TcpListener::bind("127.0.0.1:7777").unwrap());
+    });
+    let text = std::fs::read_to_string(&config).unwrap();
+    let values =
+        ["bridge = \"vbr1\"", "subnet = \"192.168.255.0/24\"", "listen = \"127.0.0.1:7778\""];
+    assert!(values.iter().all(|value| text.contains(value)), "{text}");
+    std::fs::write(&config, "bridge = 7\n").unwrap();
+    let (_, why, mend) = doctor.look("kvm");
+    assert!(why.contains("is no configuration"), "{why}");
+    shell(&mend);
+    doctor.is_ok("kvm");
+    shell(&format!("volantd setup --config {} --uninstall --yes", config.display()));
+    assert!(!config.exists() && !Path::new("/var/lib/volant").exists());
+}
+
 #[test]
 fn names_and_forms_of_findings() {
     let doctor = Doctor::new();

@@ -29,6 +29,7 @@ mod processes;
 mod proxy;
 mod real;
 mod servers;
+mod setup;
 mod shutdown;
 mod volumes;
 mod vsock;
