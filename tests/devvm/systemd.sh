@@ -23,8 +23,6 @@ linux=$(find "$cache/devvm" -maxdepth 1 -name 'linux-*' 2>/dev/null | sort -V | 
 [[ -n $linux ]] || die "the devvm's kernel is not here yet: tests/devvm/devvm up"
 version=$(basename "$linux"/lib/modules/*)
 readonly packages=systemd-sysv,udev,dbus,kmod,iproute2,nftables,dropbear-bin,busybox-static,curl,procps,ca-certificates
-disk=$cache/disks/systemd-$(cat "${BASH_SOURCE[0]}" <(echo "$version") | sha256sum | cut -c1-16)
-
 make_disk() {
     local work tree module
     work=$(mktemp -d "${TMPDIR:-/tmp}/systemd.XXXXXX")
@@ -66,6 +64,8 @@ UNIT
     mv "$disk.$$" "$disk"
     rm -rf "$work"
 }
+
+disk=$cache/disks/systemd-$({ declare -f make_disk; echo "$version $packages"; } | sha256sum | cut -c1-16)
 
 # A RAM disk that mounts the disk: its modules, in the order in which insmod can load them.
 make_initrd() {
