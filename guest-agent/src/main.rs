@@ -16,8 +16,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections that wait to be accepted. The package's own number is 128, too few for a burst.
 const CONNECTIONS_WAITING_MAX: i32 = 1024;
 
-/// `volantd doctor` reads it in the file, without running it.
-const VERSION: &str = concat!("volary version ", env!("CARGO_PKG_VERSION"));
+/// `volantd doctor` reads it in the file, without running it; the end of the line is the version's end there.
+const VERSION: &str = concat!("volary version ", env!("CARGO_PKG_VERSION"), "\n");
 
 fn main() -> ExitCode {
     // systemd runs what is in its folder system-shutdown at the very end (systemd-shutdown(8)): without
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the answer to --version")]
 fn print_version() -> ExitCode {
-    println!("{VERSION}");
+    print!("{VERSION}");
     ExitCode::SUCCESS
 }
 

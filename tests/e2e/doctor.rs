@@ -126,7 +126,7 @@ fn a_user_is_let_at_kvm() {
     let doctor = Doctor::new();
     shell("groupadd --system kvm 2>/dev/null || true");
     shell("chgrp kvm /dev/kvm && chmod 660 /dev/kvm");
-    shell("useradd --system --no-create-home somebody");
+    shell("id somebody >/dev/null 2>&1 || useradd --system --no-create-home somebody");
     for path in [doctor.folder.path(), &doctor.at("volantd.toml")] {
         mode(path, 0o755);
     }
@@ -236,7 +236,7 @@ fn a_full_disk_and_a_damaged_store_are_mended() {
     assert_eq!(status, "warn");
     let broken = || {
         let database = std::fs::OpenOptions::new().write(true).open(state.join("state.db"));
-        std::os::unix::fs::FileExt::write_all_at(&database.unwrap(), &[0xa5; 3000], 4096).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&database.unwrap(), &[0xa5; 4096], 0).unwrap();
         let _ = std::fs::remove_file(state.join("state.db-wal"));
     };
     doctor.mends("store", broken);
