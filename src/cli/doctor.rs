@@ -6,9 +6,6 @@ use crate::cli::ServeFlags;
 
 /// Arguments of doctor.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Exits with 0 if no check fails, with 1 if one does, with 2 if a name is unknown."
-)]
 pub struct DoctorArgs {
     /// Findings as JSON
     #[arg(long)]

@@ -7,6 +7,8 @@ use clap::Command;
 pub const EXAMPLES: &[(&str, &[&str])] = &[
     ("serve", &["volantd serve --listen 127.0.0.1:7777"]),
     ("config", &["volantd config show"]),
+    ("doctor", &["volantd doctor", "volantd doctor --only kvm,nftables --json"]),
+    ("setup", &["volantd setup --dry-run", "volantd setup", "volantd setup --uninstall"]),
     ("mcp", &["volantd mcp --host unix:///run/volant/volant.sock"]),
     ("completions", &["volantd completions bash >/etc/bash_completion.d/volantd"]),
     ("man", &["volantd man /usr/local/share/man/man1"]),

@@ -31,7 +31,6 @@ generate() {
     local share=$1
     mkdir -p "$share/doc/volantd"
     cp docs/operations.md LICENSE "$share/doc/volantd/"
-    "$program" completions --help >/dev/null 2>&1 || return 0
     mkdir -p "$share/man/man1" "$share/bash-completion/completions" "$share/zsh/vendor-completions" \
         "$share/fish/vendor_completions.d"
     "$program" man "$share/man/man1"
