@@ -190,7 +190,7 @@ def lifecycle(terminal):
     print("  a shell, and a command")
     terminal.types("x")
     # Not the prompt in the log, but the shell's own: what is typed before may still be the interface's.
-    terminal.until(lambda text: "connected" not in text and "/ # " in text, "the shell's prompt")
+    terminal.until(lambda text: "connected" not in text and "/ #" in text, "the shell's prompt")
     terminal.types("echo shell-$((1 + 1))\r")
     terminal.sees("shell-2")
     terminal.types("exit\r")
