@@ -196,7 +196,7 @@ def lifecycle(terminal):
     terminal.types("exit\r")
     terminal.sees("connected", "tui-one")
     terminal.types("X")
-    terminal.sees(":vms exec tui-one -- ")
+    terminal.sees(":vms exec tui-one --")
     terminal.types("uname -s\r")
     terminal.sees("> vms exec tui-one -- uname -s", "Linux")
     print("  events, AG-UI, stop and start")
