@@ -5,6 +5,7 @@ is a token that may only look.
 """
 
 import asyncio
+import json
 import os
 import time
 import urllib.request
@@ -18,6 +19,18 @@ from e2b.exceptions import SandboxNotRunningException
 from e2b.sandbox.commands.command_handle import PtySize
 
 OPTIONS = {"request_timeout": 240}
+SMALL = {
+    "schema_version": "1", "name": "small", "version": "1.0.0", "initramfs": {"url": "builtin:default"},
+    "resources": {"cpu_cores": 1, "memory_mb": 96}, "workload": {"entrypoint": ["sleep", "100000"]},
+}
+
+
+def rest(method, path, document=None):
+    url = os.environ["E2B_API_URL"].removesuffix("/e2b") + "/api/v1" + path
+    headers = {"authorization": "Bearer " + os.environ["E2B_API_KEY"], "content-type": "application/json"}
+    body = None if document is None else json.dumps(document).encode()
+    request = urllib.request.Request(url, body, headers, method=method)
+    return urllib.request.urlopen(request, timeout=60).status
 
 
 def until(what, condition, limit=60):
@@ -165,9 +178,14 @@ def control(sandbox):
     until("a port of the sandbox answers", lambda: answers(request))
     for call in [sandbox.create_snapshot, sandbox.pause, sandbox.fork]:
         assert "501" in str(raises(SandboxException, call)), call
-    with Sandbox.create("base", allow_internet_access=False) as apart:
+    # Of a plugin, whose guest has no bash; and one without a network.
+    rest("POST", "/plugins", SMALL)
+    with Sandbox.create("small", allow_internet_access=False, **OPTIONS) as apart:
         links = apart.commands.run("ls /sys/class/net").stdout.split()
         assert "lo" in links and "eth0" not in links, links
+        shell = apart.commands.run("readlink /proc/$$/exe; type bash || echo no bash").stdout
+        assert "busybox" in shell and shell.endswith("no bash\n"), shell
+    rest("DELETE", "/plugins/small")
     missing = raises(SandboxException, Sandbox.create, "no-such-template")
     assert "404" in str(missing) and "not found" in str(missing), missing
     print("  control: info, lists, timeout, metrics, ports, and errors for what is not offered")
