@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
 #[path = "../e2e/client.rs"]
-#[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod client;
 mod cloud_init;
 #[path = "../e2e/daemon.rs"]
