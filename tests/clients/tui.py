@@ -24,14 +24,7 @@ FONTS = "/usr/share/fonts/truetype/dejavu/DejaVuSansMono"
 PALETTE = {"default": "#d8dee9", "red": "#bf616a", "green": "#a3be8c", "brown": "#ebcb8b", "blue": "#81a1c1",
            "magenta": "#b48ead", "cyan": "#88c0d0", "black": "#3b4252", "white": "#e5e9f0"}
 GROUND = "#1c2128"
-MANIFEST = """
-name: tui-plugin
-version: "1.0"
-runtime: tui
-initramfs: { url: "builtin:default" }
-resources: { cpu_cores: 1, memory_mb: 128 }
-actions: { ask: { method: GET, path: /ask } }
-"""
+MANIFEST = os.path.abspath("docs/examples/http-appliance/manifest.yaml")
 
 
 class Relay:
@@ -208,31 +201,34 @@ def lifecycle(terminal):
     terminal.sees("STATE_SNAPSHOT")
     terminal.types("s")
     terminal.sees_row("tui-one", "running")
-    terminal.sees("CUSTOM", "volant.vm.lifecycle")
+    terminal.sees("STATE_DELTA", "VM_RUNNING")
 
 
-def lists(terminal, folder):
+def lists(terminal):
     print("  plugins, images, volumes")
-    with open(f"{folder}/manifest.yaml", "w") as manifest:
-        manifest.write(MANIFEST)
-    terminal.types(f":plugins install --manifest {folder}/manifest.yaml\r")
-    terminal.sees("> plugins install", "tui-plugin")
+    terminal.types(f":plugins install --manifest {MANIFEST}\r")
+    terminal.sees("> plugins install", "http-appliance")
     terminal.types("2")
-    terminal.sees_row("tui-plugin", "1.0", "yes", "ask")
+    terminal.sees_row("http-appliance", "1.0.0", "yes", "page")
     terminal.types("\r")
-    terminal.sees("builtin:default")
+    terminal.sees("description: The page")
+    # The end of it, with the keys of the pane.
+    terminal.types("G")
+    terminal.sees("exec httpd")
     terminal.types("\tE")
-    terminal.sees_row("tui-plugin", "no")
+    terminal.sees_row("http-appliance", "no")
     terminal.types("D")
-    terminal.sees("Remove the plugin tui-plugin?")
+    terminal.sees("Remove the plugin http-appliance?")
     terminal.types("y")
     terminal.sees("No plugins yet")
     terminal.types("3")
     terminal.sees("REFERENCE", "Images")
     terminal.types(":volumes create tui-data --size 64\r")
     terminal.types("4")
-    terminal.sees_row("tui-data", "64")
-    terminal.types("dD")
+    terminal.types("d")
+    # In the table too, not in the command's output alone.
+    terminal.sees("64 MiB", "1 Volumes")
+    terminal.types("D")
     terminal.sees("Remove the volume")
     terminal.types("n")
     terminal.sees("not done")
@@ -281,7 +277,7 @@ def main(volantd):
         lifecycle(terminal)
         terminal.types(":vms create tui-two --no-start --memory 128\r")
         terminal.sees_row("tui-two", "stopped")
-        lists(terminal, folder)
+        lists(terminal)
         manners(terminal)
         print("  resize")
         terminal.resize(120, 32)

@@ -100,7 +100,7 @@ async fn attend(client: Client) -> Result<u8, Failure> {
                     let done = work.hand_over(&words).await;
                     screen.enter()?;
                     keys = EventStream::new();
-                    update(&mut state, done);
+                    update(&mut state, done).into_iter().for_each(|effect| work.start(effect));
                 }
                 other => work.start(other),
             }

@@ -125,9 +125,9 @@ impl Text {
         *self = Text::default();
     }
 
-    /// Moves the window by so many lines; up is positive.
-    pub fn scroll(&mut self, up: isize) {
-        let last = self.lines.len().saturating_sub(1);
+    /// Moves a window of this height by so many lines; up is positive.
+    pub fn scroll(&mut self, up: isize, height: usize) {
+        let last = self.lines.len().saturating_sub(height.max(1));
         let by = if self.from_top { up.saturating_neg() } else { up };
         self.away = self.away.saturating_add_signed(by).min(last);
     }

@@ -264,6 +264,24 @@ fn the_mouse_selects_and_scrolls() {
 }
 
 #[test]
+fn a_pane_scrolls_back_at_once_from_its_end() {
+    let mut screen = Screen::new(80, 24);
+    screen.types("o");
+    for number in 0..100 {
+        screen.happens(Event::Output(format!("line {number}.")));
+    }
+    assert!(screen.text().contains("line 99."));
+    screen.types("\tg");
+    assert!(screen.text().contains("line 0.") && screen.text().contains("more below"));
+    screen.types("j");
+    assert!(!screen.text().contains("line 0."), "{}", screen.text());
+    screen.types("G");
+    assert!(screen.text().contains("line 99."));
+    screen.types("k");
+    assert!(!screen.text().contains("line 99."), "{}", screen.text());
+}
+
+#[test]
 fn every_size_can_be_drawn() {
     for (columns, rows) in [(1, 1), (39, 9), (40, 10), (80, 24), (109, 12), (110, 12), (300, 100)] {
         let mut screen = Screen::new(columns, rows);

@@ -75,8 +75,10 @@ pub fn update(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Key(key) => key_typed(state, key),
         Event::Mouse(mouse) => mouse_used(state, mouse),
         other => {
+            // What a command has changed is shown at once; not all of it is told by an event.
+            let is_done = matches!(other, Event::Done { .. });
             told(state, other);
-            Vec::new()
+            if is_done { vec![Effect::Refresh] } else { Vec::new() }
         }
     };
     settle(state, &mut effects);
@@ -257,7 +259,7 @@ fn run(state: &mut State, words: Vec<String>, shown: bool) -> Vec<Effect> {
     };
     if shown {
         state.pane = Pane::Output;
-        state.output.scroll(isize::MIN);
+        state.output.scroll(isize::MIN, 1);
         state.output.push(&format!("> {}", words.join(" ")));
     } else {
         state.say(format!("{} …", words.join(" ")), false);
@@ -331,10 +333,16 @@ fn back(state: &mut State) -> Vec<Effect> {
     Vec::new()
 }
 
+/// Moves what the pane shows; up is positive.
+fn scroll(state: &mut State, up: isize) {
+    let height = layout(state).pane_inside().height.into();
+    state.text_mut().scroll(up, height);
+}
+
 /// Moves the mark, or what the pane shows.
 fn step(state: &mut State, by: isize) {
     if state.focus == Focus::Pane {
-        return state.text_mut().scroll(by.saturating_neg());
+        return scroll(state, by.saturating_neg());
     }
     let rows = state.rows();
     let selection = state.selection_mut();
@@ -401,7 +409,7 @@ fn mouse_used(state: &mut State, mouse: MouseEvent) -> Vec<Effect> {
     };
     if let Some(by) = wheel {
         match target {
-            Some(Hit::Pane | Hit::Title(_)) => state.text_mut().scroll(-by),
+            Some(Hit::Pane | Hit::Title(_)) => scroll(state, -by),
             _ => {
                 let focus = std::mem::replace(&mut state.focus, Focus::Table);
                 step(state, by);
