@@ -157,12 +157,17 @@ fn connect(started: &mut Started, terminal: Option<&Terminal>) -> io::Result<End
     Ok((stdin.transpose()?.map(Sink::Pipe), outputs?))
 }
 
-/// Own session, own terminal if there is one, own cgroup, then the user.
+/// Own session, signals as they are by default, own terminal if there is one, own cgroup, then the user.
 fn prepare(command: &mut Command, user: Option<User>, procs: Option<File>, terminal: bool) {
     // SAFETY: the closure makes system calls only; its data were made before the fork.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
+            // What the agent was made to ignore is nobody else's to ignore: a shell cannot trap it.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD]
+            {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             if terminal {
                 stdio::take_control()?;
             }
