@@ -213,8 +213,8 @@ fn uninstall(args: &SetupArgs) -> Result<(), SetupError> {
     let record =
         Record::read(&args.config)?.ok_or_else(|| SetupError::NothingMade(path.clone()))?;
     let text = fs::read_to_string(&args.config).unwrap_or_default();
-    let state_dir = config_of(&text, Path::new("/")).map(|config| config.state_dir);
-    let state_dir = state_dir.unwrap_or_else(|_| "/var/lib/volant".into());
+    let config = config_of(&text, Path::new("/")).or_else(|_| config_of("", Path::new("/")))?;
+    let state_dir = config.state_dir;
     if args.dry_run {
         record.steps.iter().rev().for_each(|step| tell(&format!("would remove: {step}")));
         return Ok(());
@@ -237,6 +237,10 @@ fn uninstall(args: &SetupArgs) -> Result<(), SetupError> {
     if let Some(step) = record.steps.iter().find(is_own) {
         step.take_back(Path::new("/"))?;
         tell(&format!("removed: {step}"));
+    }
+    if let Some(folder) = config.socket.parent() {
+        // The socket's own; with another program's files in it, it stays.
+        let _ = fs::remove_dir(folder);
     }
     if Path::new("/run/systemd/system").is_dir() {
         program::run(&["systemctl", "daemon-reload"])?;
