@@ -54,8 +54,15 @@ fn a_host_is_set_up_once_and_taken_back() {
         .args(["--socket".as_ref(), folder.join("socket").as_os_str()])
         .spawn()
         .unwrap();
+    // The socket is there before the network is: it must answer.
+    let socket = folder.join("socket").display().to_string();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
-    while std::os::unix::net::UnixStream::connect(folder.join("socket")).is_err() {
+    let answers = || {
+        let mut curl = Command::new("curl");
+        curl.args(["-sf", "-o", "/dev/null", "--max-time", "5", "--unix-socket", &socket]);
+        curl.arg("http://localhost/readyz").status().unwrap().success()
+    };
+    while !answers() {
         assert!(std::time::Instant::now() < deadline && daemon.try_wait().unwrap().is_none());
         std::thread::park_timeout(std::time::Duration::from_millis(50));
     }
