@@ -15,7 +15,7 @@ URL = urllib.parse.urlsplit(os.environ["VOLANT_URL"])
 ROOT, READ = os.environ["VOLANT_TOKEN"], os.environ["VOLANT_TOKEN_READ"]
 # Routes that need no token, and what a program without one gets there: only a browser is led to the console.
 OPEN = {"/healthz": 200, "/readyz": 200, "/openapi.json": 200, "/openapi": 200, "/docs": 200,
-        "/": 404, "/ui/": 200, "/ui/{file}": 404}
+        "/": 404, "/ui": 307, "/ui/": 200, "/ui/{file}": 404}
 # Nothing there may be changed by the tests of access: names that no VM, token or plugin has.
 NAMES = {"name": "nobody", "port": "1", "path": "x", "id": "1", "run": "none", "plugin": "none",
          "action": "none"}
