@@ -35,7 +35,7 @@ pub async fn fetch(
     body: Result<Json<FetchPlugin>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     let Json(FetchPlugin { version, insecure }) = body?;
-    let job = orchestrator.begin_job("plugin.fetch", plugin.clone());
+    let job = orchestrator.begin_job("plugin.fetch", &plugin)?;
     answer(&headers, job, async move |told| {
         let version = version.as_deref();
         let brought = orchestrator.fetch_plugin(&plugin, version, insecure, told).await?;

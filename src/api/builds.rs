@@ -25,7 +25,7 @@ pub async fn build(
     body: Body,
 ) -> Result<impl IntoResponse, Refusal> {
     let archive = unless_still(body).into_data_stream();
-    let job = orchestrator.begin_job("build", "Volantfile".to_owned());
+    let job = orchestrator.begin_job("build", "Volantfile")?;
     let progress = job.progress();
     let work = async move { orchestrator.build(archive, progress).await };
     let Built { manifest, digest, bytes } = done(tokio::spawn(job.run(work)).await)?;

@@ -105,7 +105,7 @@ pub async fn pull(
     let Json(PullImage { reference, auth, if_missing }) = body?;
     let reference = ImageReference::try_from(reference.as_str()).map_err(Error::from)?;
     let credentials = auth.map(credentials).transpose()?;
-    let job = orchestrator.begin_job("image.pull", reference.to_string());
+    let job = orchestrator.begin_job("image.pull", &reference.to_string())?;
     answer(&headers, job, async move |told| {
         let image = orchestrator.pull_image(reference, credentials, if_missing, told).await?;
         Ok(view::image(&image))
@@ -138,7 +138,7 @@ pub async fn import(
     // An import keeps the store from being cleaned: it must not wait for a client gone quiet.
     let archive = unless_still(body).into_data_stream();
     let subject = reference.as_ref().map_or("an archive".to_owned(), ToString::to_string);
-    let job = orchestrator.begin_job("image.import", subject);
+    let job = orchestrator.begin_job("image.import", &subject)?;
     answer(&headers, job, async move |told| {
         let images = orchestrator.import_images(archive, reference, told).await?;
         Ok(images.iter().map(view::image).collect::<Vec<_>>())

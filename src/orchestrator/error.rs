@@ -23,6 +23,9 @@ pub enum Error {
     /// No job of that number.
     #[error("there is no operation {0:?}")]
     JobNotFound(String),
+    /// As much work that takes long is under way as there may be.
+    #[error("too many operations are under way")]
+    TooManyJobs,
     /// No token of that name.
     #[error("there is no token {0:?}")]
     TokenNotFound(String),
@@ -219,7 +222,7 @@ impl Error {
             | Error::NoProxy
             | Error::NoAgent
             | Error::PortTaken { .. } => Kind::Conflict,
-            Error::ImagesBusy => Kind::Unavailable,
+            Error::ImagesBusy | Error::TooManyJobs => Kind::Unavailable,
             Error::Reference(_) => Kind::Invalid,
             Error::Spec(_) | Error::Image(_) | Error::Artifact(ArtifactError::Unusable { .. }) => {
                 Kind::Invalid
@@ -250,6 +253,7 @@ impl Error {
             Error::NameTaken(_) => "vm_exists",
             Error::TokenNotFound(_) => "token_not_found",
             Error::JobNotFound(_) => "operation_not_found",
+            Error::TooManyJobs => "operations_busy",
             Error::TokenTaken(_) => "token_exists",
             Error::Spec(_) => "invalid_spec",
             Error::Artifact(_) | Error::Image(_) => "invalid_artifact",
@@ -294,6 +298,9 @@ impl Error {
             Error::ImageNotFound(_) => Some("`volantd ctl images pull` brings it"),
             Error::ImageInUse { .. } => Some("delete those VMs first"),
             Error::ImagesBusy => Some("try again when that is done"),
+            Error::TooManyJobs => {
+                Some("`volantd ctl operations list` shows them; wait, or cancel one")
+            }
             Error::NameTaken(_) => Some("choose another name, or delete that VM first"),
             Error::NoMemory { .. } => Some("stop a VM, or raise memory_percent_max"),
             Error::StartFailed(_) => Some("`volantd ctl vms logs NAME` shows the guest's console"),

@@ -12,8 +12,12 @@ use crate::artifact::oci::ImageError;
 use crate::artifact::progress::{Progress, ProgressSender};
 use crate::orchestrator::{Error, Orchestrator, chain, now_ms};
 
+/// Jobs under way: nobody need wait for what they start, so that nothing else bounds them.
+const RUNNING_MAX: usize = 64;
 /// Jobs that have ended and can be looked at still.
 const ENDED_MAX: usize = 200;
+/// Letters of what a job is about.
+const SUBJECT_LEN_MAX: usize = 300;
 
 /// How a job is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,17 +100,20 @@ impl Jobs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, entry: Arc<Entry>) -> u64 {
+    fn add(&self, entry: Arc<Entry>) -> Result<u64, Error> {
         let mut jobs = self.lock();
         let (last, all) = &mut *jobs;
         let ended = |(id, entry): (&u64, &Arc<Entry>)| entry.end.borrow().1.map(|_| *id);
         let ended: Vec<u64> = all.iter().filter_map(ended).collect();
+        if RUNNING_MAX <= all.len() - ended.len() {
+            return Err(Error::TooManyJobs);
+        }
         for id in ended.iter().take((ended.len() + 1).saturating_sub(ENDED_MAX)) {
             all.remove(id);
         }
         *last += 1;
         all.insert(*last, entry);
-        *last
+        Ok(*last)
     }
 
     fn find(&self, id: u64) -> Result<Arc<Entry>, Error> {
@@ -156,15 +163,18 @@ impl Drop for Job {
 
 impl Orchestrator {
     /// Takes up a job.
-    pub fn begin_job(&self, kind: &'static str, subject: String) -> Job {
+    ///
+    /// # Errors
+    /// [`Error::TooManyJobs`].
+    pub fn begin_job(&self, kind: &'static str, subject: &str) -> Result<Job, Error> {
         let entry = Arc::new(Entry {
             kind,
-            subject,
+            subject: subject.chars().take(SUBJECT_LEN_MAX).collect(),
             progress: ProgressSender::default(),
             began_at_ms: now_ms(),
             end: watch::Sender::default(),
         });
-        Job { id: self.shared.jobs.add(Arc::clone(&entry)), entry }
+        Ok(Job { id: self.shared.jobs.add(Arc::clone(&entry))?, entry })
     }
 
     /// All jobs, the oldest first.
@@ -215,14 +225,20 @@ mod tests {
     fn the_oldest_that_have_ended_are_forgotten() {
         let jobs = Jobs::default();
         let first = entry();
-        assert_eq!(jobs.add(Arc::clone(&first)), 1);
+        assert_eq!(jobs.add(Arc::clone(&first)).unwrap(), 1);
         for _ in 0..ENDED_MAX + 10 {
             let one = entry();
-            jobs.add(Arc::clone(&one));
+            jobs.add(Arc::clone(&one)).unwrap();
             one.finish(JobState::Succeeded);
         }
         assert_eq!(jobs.lock().1.len(), ENDED_MAX + 1);
         assert!(jobs.find(1).is_ok(), "it runs still");
+        for _ in 1..RUNNING_MAX {
+            jobs.add(entry()).unwrap();
+        }
+        assert!(matches!(jobs.add(entry()), Err(Error::TooManyJobs)));
+        first.finish(JobState::Cancelled);
+        jobs.add(entry()).unwrap();
         assert!(matches!(jobs.find(2), Err(Error::JobNotFound(_))));
     }
 

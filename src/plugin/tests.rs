@@ -266,33 +266,14 @@ fn what_is_no_document_is_refused() {
 /// Documents as the original Volant and its image builder write them.
 #[test]
 fn documents_of_the_original_parse() {
-    let http = json!({
-        "schema_version": "1.0", "name": "echo", "version": "0.1.0", "runtime": "echo",
-        "rootfs": { "url": "https://example.com/echo.img", "format": "qcow2",
-            "checksum": format!("sha256:{}", "ab".repeat(32)) },
-        "image": null, "disks": null, "labels": null,
-        "resources": { "cpu_cores": 1, "memory_mb": 1024 },
-        "actions": { "say": { "description": "", "method": "POST", "path": "/v1/say", "timeout_ms": 0 } },
-        "health_check": { "endpoint": "/health", "timeout_ms": 10000 },
-        "workload": { "type": "http", "base_url": "http://127.0.0.1:8080",
-            "entrypoint": ["/usr/bin/echo-server", ""], "env": { "": "dropped" } },
-        "cloud_init": { "datasource": "NoCloud", "seed_mode": "vfat",
-            "user_data": { "inline": true, "content": "#cloud-config" } },
-        "network": { "mode": "bridged", "subnet": "10.1.0.0/24", "auto_assign": true },
-        "devices": { "pci_passthrough": ["0000:01:00.0"], "allowlist": ["10de:2204"] },
-        "enabled": true, "openapi": "/srv/openapi.yaml"
-    });
+    let document = |text| serde_json::from_str::<Value>(text).unwrap();
+    let http = document(include_str!("../../tests/golden/original-echo.json"));
     let manifest_of = read(&http).unwrap();
     assert_eq!(manifest_of.labels, map(&[("volant.plugin", "echo"), ("volant.runtime", "echo")]));
     let workload = manifest_of.workload.unwrap();
     assert_eq!((workload.entrypoint.as_slice().len(), workload.env.len()), (1, 0));
 
-    let appliance = json!({
-        "name": " appliance ", "version": "1",
-        "initramfs": { "url": "/images/appliance.cpio.gz", "checksum": "cd".repeat(32) },
-        "resources": { "cpu_cores": 1, "memory_mb": 256 },
-        "workload": { "type": "http", "base_url": "http://localhost:3000", "entrypoint": ["/init"] }
-    });
+    let appliance = document(include_str!("../../tests/golden/original-appliance.json"));
     let read_of = read(&appliance).unwrap();
     assert_eq!((read_of.name.as_str(), read_of.runtime.as_str()), ("appliance", "appliance"));
     assert!(read_of.enabled, "an omitted `enabled` is enabled");

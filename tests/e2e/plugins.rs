@@ -43,25 +43,8 @@ fn install(daemon: &Daemon, manifest: &Value) -> Output {
 
 /// Documents as the original Volant and its image builder write them.
 const ORIGINALS: [&str; 2] = [
-    r#"{ "schema_version": "1.0", "name": "echo", "version": "0.1.0", "runtime": "echo",
-        "rootfs": { "url": "https://example.com/echo.img", "format": "qcow2",
-            "checksum": "sha256:abababababababababababababababababababababababababababababababab" },
-        "image": null, "disks": null, "labels": null,
-        "resources": { "cpu_cores": 1, "memory_mb": 1024 },
-        "actions": { "say": { "description": "", "method": "POST", "path": "/v1/say", "timeout_ms": 0 } },
-        "health_check": { "endpoint": "/health", "timeout_ms": 10000 },
-        "workload": { "type": "http", "base_url": "http://127.0.0.1:8080",
-            "entrypoint": ["/usr/bin/echo-server", ""], "env": { "": "dropped" } },
-        "cloud_init": { "datasource": "NoCloud", "seed_mode": "vfat",
-            "user_data": { "inline": true, "content": "x" } },
-        "network": { "mode": "bridged", "subnet": "10.1.0.0/24", "auto_assign": true },
-        "devices": { "pci_passthrough": ["0000:01:00.0"], "allowlist": ["10de:2204"] },
-        "enabled": true, "openapi": "/srv/openapi.yaml" }"#,
-    r#"{ "name": "appliance", "version": "1",
-        "initramfs": { "url": "/images/appliance.cpio.gz",
-            "checksum": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd" },
-        "resources": { "cpu_cores": 1, "memory_mb": 256 },
-        "workload": { "type": "http", "base_url": "http://localhost:3000", "entrypoint": ["/init"] } }"#,
+    include_str!("../golden/original-echo.json"),
+    include_str!("../golden/original-appliance.json"),
 ];
 
 fn ok(out: &Output) -> String {
@@ -418,7 +401,7 @@ fn manifests_of_the_original_install_from_anywhere() {
     let daemon = Daemon::start();
     for text in ORIGINALS {
         let document: Value = serde_json::from_str(text).unwrap();
-        let name = document["name"].as_str().unwrap().to_owned();
+        let name = document["name"].as_str().unwrap().trim().to_owned();
         ok(&install(&daemon, &document));
         let shown: Value =
             serde_json::from_str(&ok(&daemon.ctl(&["plugins", "show", &name, "-o", "json"])))

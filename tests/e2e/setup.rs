@@ -1,7 +1,7 @@
 //! `volantd setup` on a host without systemd; tests/devvm/systemd.sh has one with it.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::daemon::named;
 
@@ -27,6 +27,21 @@ fn says(folder: &Path, flags: &[&str], code: i32, words: &str) -> String {
     text
 }
 
+/// Taken back when it is dropped: a test that fails must not leave its neighbours a second bridge.
+struct Host<'a> {
+    folder: &'a Path,
+    daemon: Child,
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        // It is over already where the test has come so far.
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        setup(self.folder, &["--uninstall", "--yes"]);
+    }
+}
+
 #[test]
 fn a_host_is_set_up_once_and_taken_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,13 +62,14 @@ fn a_host_is_set_up_once_and_taken_back() {
     says(folder, &[], 0, "nothing to do");
 
     // What it has made is what the daemon needs: it starts with it.
-    let mut daemon = Command::new(named("VOLANTD"))
+    let daemon = Command::new(named("VOLANTD"))
         .arg("serve")
         .arg("--config")
         .arg(folder.join("etc/volantd.toml"))
         .args(["--socket".as_ref(), folder.join("socket").as_os_str()])
         .spawn()
         .unwrap();
+    let mut host = Host { folder, daemon };
     // The socket is there before the network is: it must answer.
     let socket = folder.join("socket").display().to_string();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
@@ -63,13 +79,13 @@ fn a_host_is_set_up_once_and_taken_back() {
         curl.arg("http://localhost/readyz").status().unwrap().success()
     };
     while !answers() {
-        assert!(std::time::Instant::now() < deadline && daemon.try_wait().unwrap().is_none());
+        assert!(std::time::Instant::now() < deadline && host.daemon.try_wait().unwrap().is_none());
         std::thread::park_timeout(std::time::Duration::from_millis(50));
     }
     assert!(Path::new("/sys/class/net/vbr3/bridge").exists());
     says(folder, &["--uninstall"], 1, "a daemon runs in");
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    host.daemon.kill().unwrap();
+    host.daemon.wait().unwrap();
 
     std::fs::write(folder.join("etc/mine"), "").unwrap();
     says(folder, &["--uninstall", "--dry-run"], 0, "would remove: bridge vbr3");

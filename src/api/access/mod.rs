@@ -164,6 +164,8 @@ async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next
 /// Lets the request pass with its principal, if it has one, or says why not.
 #[expect(clippy::result_large_err, reason = "the answer to the client, made once a request")]
 fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
+    // Whoever asks, and by whichever way: it goes no further.
+    let in_protocols = socket::take_token(request.headers_mut());
     let address = match request.extensions().get::<Peer>() {
         Some(Peer::Unix(uid)) => {
             let name = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
@@ -187,7 +189,6 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
         let text = "this address is in none of the allowed networks";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_network", text).into_response());
     }
-    let in_protocols = socket::take_token(request.headers_mut());
     let shown = request.headers().get(header::AUTHORIZATION);
     let bearer = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let token = bearer.or(in_protocols.as_deref()).or_else(|| e2b::api_key(request));
