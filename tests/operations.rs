@@ -115,6 +115,8 @@ fn every_operation_is_in_the_openapi_document() {
         let entry = &document["paths"][path][method];
         assert_eq!(entry["operationId"], operation.id);
         assert!(entry["responses"]["default"].is_object());
+        let is_long = matches!(operation.answer, Answer::Long(_));
+        assert_eq!(entry["responses"]["202"]["headers"]["Location"].is_object(), is_long);
     }
     // Every reference leads somewhere.
     let text = document.to_string();

@@ -77,6 +77,9 @@ fn described(operation: &Operation, path: &str, is_alias: bool) -> Value {
             "default": { "$ref": "#/components/responses/Problem" },
         },
     });
+    if matches!(operation.answer, Answer::Long(_)) {
+        entry["responses"]["202"] = under_way();
+    }
     if is_alias {
         entry["deprecated"] = json!(true);
     }
@@ -137,6 +140,11 @@ fn answer(answer: Answer) -> Value {
     let of_kind = |kind: &str, schema: Value| json!({ "description": "Done.", "content": { kind: { "schema": schema } } });
     match answer {
         Answer::Json(_, schema_of) => of_kind("application/json", component(schema_of)),
+        Answer::Long(schema_of) => {
+            let mut done = of_kind("application/json", component(schema_of));
+            done["content"]["text/event-stream"] = json!({ "schema": { "type": "string" } });
+            done
+        }
         Answer::Bytes(kind) => json!({ "description": "Done.", "content": { kind: {} } }),
         Answer::Text(kind) => of_kind(kind, json!({ "type": "string" })),
         Answer::Events => of_kind("text/event-stream", json!({ "type": "string" })),
@@ -146,12 +154,23 @@ fn answer(answer: Answer) -> Value {
     }
 }
 
+/// The answer to `Prefer: respond-async` (RFC 7240, 4.1).
+fn under_way() -> Value {
+    let place = json!({ "description": "The operation.", "schema": { "type": "string" } });
+    json!({
+        "description": "It is under way, as the client has asked by `Prefer: respond-async`.",
+        "headers": { "Location": place },
+    })
+}
+
 impl Answer {
     /// Key of the answer among `responses`.
     fn status(self) -> String {
         match self {
             Answer::Json(status, _) | Answer::Empty(status) => status.to_string(),
-            Answer::Text(_) | Answer::Bytes(_) | Answer::Events => "200".to_owned(),
+            Answer::Long(_) | Answer::Text(_) | Answer::Bytes(_) | Answer::Events => {
+                "200".to_owned()
+            }
             Answer::Socket => "101".to_owned(),
             Answer::Guest => "2XX".to_owned(),
         }
@@ -220,15 +239,6 @@ impl Body {
         match self {
             Body::Json(schema_of) => Some(schema_of),
             Body::Bytes => None,
-        }
-    }
-}
-
-impl Answer {
-    fn json(self) -> Option<SchemaOf> {
-        match self {
-            Answer::Json(_, schema_of) => Some(schema_of),
-            _ => None,
         }
     }
 }

@@ -52,7 +52,7 @@ install_daemon_tools() {
 }
 
 # Real clients that the end-to-end suite drives, and where its tests find them.
-readonly -a python_clients=(kubernetes==37.0.2 grpcio==1.85.3)
+readonly -a python_clients=(kubernetes==37.0.2 grpcio==1.85.3 e2b==2.63.0)
 install_clients() {
     local venv
     venv=$cache/clients/python-$(printf '%s\n' "${python_clients[@]}" | sha256sum | cut -c1-16)

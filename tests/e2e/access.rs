@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::daemon::Daemon;
+use serde_json::json;
+
+use crate::daemon::{Daemon, PROXY, named};
 
 const API: &str = "https://localhost:17777";
+const NAMES: &str = "subjectAltName=DNS:localhost,DNS:*.volant.test";
+const E2B_CLIENT: &str = include_str!("../clients/e2b_domain.py");
 
 /// A certificate for localhost that signs itself, in the files `cert` and `key`.
 pub fn certify(folder: &Path, subject: &str) {
@@ -20,7 +24,7 @@ pub fn certify(folder: &Path, subject: &str) {
             "ec_paramgen_curve:prime256v1",
             "-nodes",
         ])
-        .args(["-days", "1", "-subj", subject, "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-days", "1", "-subj", subject, "-addext", NAMES])
         .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", &path("key"), "-out", &path("cert")])
         .output()
@@ -97,6 +101,35 @@ fn tcp_is_tls_for_those_who_may_call() {
     let made = ask(&["-X", "POST", "-d", "{}"]);
     assert_eq!(made.0, "415", "a change, of the wrong type: {made:?}");
     told_of(&daemon);
+}
+
+/// E2B's SDK, which knows a key and a domain and nothing else.
+#[test]
+fn e2bs_sdk_comes_by_a_domain() {
+    let files = tempfile::tempdir().unwrap();
+    let folder = files.path();
+    certify(folder, "/CN=names");
+    let daemon = Daemon::start_with(&format!(
+        "proxy_domain = \"volant.test\"\n[http]\n\
+         tls_certificate = \"{0}/cert\"\ntls_key = \"{0}/key\"\n",
+        folder.display()
+    ));
+    let small = json!({
+        "schema_version": "1", "name": "small", "version": "1.0.0",
+        "initramfs": { "url": "builtin:default" },
+        "resources": { "cpu_cores": 1, "memory_mb": 96 },
+        "workload": { "entrypoint": ["sleep", "100000"] },
+    });
+    assert_eq!(daemon.client().post("/api/v1/plugins", &small).status.as_u16(), 201);
+    let (_, port) = PROXY.rsplit_once(':').unwrap();
+    let out = Command::new(named("VOLANT_TEST_PYTHON"))
+        .args(["-c", E2B_CLIENT])
+        .arg(folder.join("cert"))
+        .args([&format!("volant.test:{port}"), &daemon.token()])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "content\n");
 }
 
 /// A certificate that is replaced is used at the next connection, by `ctl` too.

@@ -79,7 +79,8 @@ async fn run(
     {
         return refusal.into_response();
     }
-    let is_whole = matches!(operation.answer, Answer::Json(..) | Answer::Empty(_));
+    let is_whole =
+        operation.answer.json().is_some() || matches!(operation.answer, Answer::Empty(_));
     let takes_whole = !matches!(operation.body, Some(Body::Bytes));
     if !operation.hints.read_only && is_whole && takes_whole {
         return match idempotency::key(&request) {
@@ -90,7 +91,7 @@ async fn run(
             Err(refusal) => refusal.into_response(),
         };
     }
-    let is_one = operation.path.contains('{') && matches!(operation.answer, Answer::Json(..));
+    let is_one = operation.path.contains('{') && operation.answer.json().is_some();
     if is_one && operation.method == Method::GET {
         let known = revision::Known::of(&request);
         return known.mark(next.run(request).await).await;

@@ -68,7 +68,7 @@ pub async fn call(call: Call<'_>) -> Result<Map<String, Value>, Box<Problem>> {
     let operation = call.operation;
     let answer = send(call, "application/json").await?;
     match operation.answer {
-        Answer::Json(..) => document(answer).await,
+        Answer::Json(..) | Answer::Long(_) => document(answer).await,
         Answer::Text(_) => text(answer).await,
         Answer::Bytes(_) => bytes(answer).await,
         Answer::Empty(_) | Answer::Events | Answer::Socket | Answer::Guest => {

@@ -86,7 +86,7 @@ pub const OPERATIONS: &[Operation] = &[
         hints: Hints { idempotent: true, open_world: true, ..Hints::ADDS },
         query: None,
         body: Some(Body::Json(of::<PullImage>)),
-        answer: Answer::Json(200, of::<ImageView>),
+        answer: Answer::Long(of::<ImageView>),
         tool: Skin::As("image_pull"),
         verb: Skin::As("images pull"),
     },

@@ -124,6 +124,9 @@ pub enum Body {
 pub enum Answer {
     /// One JSON document.
     Json(u16, SchemaOf),
+    /// One JSON document when work that takes long has ended; `progress` as server-sent events to who takes
+    /// them; 202 and the operation's place to who asks for that (`Prefer: respond-async`).
+    Long(SchemaOf),
     /// Nothing.
     Empty(u16),
     /// Text of this media type.
@@ -136,6 +139,16 @@ pub enum Answer {
     Socket,
     /// Whatever a guest answers.
     Guest,
+}
+
+impl Answer {
+    /// The document's schema, if the answer is one.
+    pub fn json(self) -> Option<SchemaOf> {
+        match self {
+            Answer::Json(_, schema_of) | Answer::Long(schema_of) => Some(schema_of),
+            _ => None,
+        }
+    }
 }
 
 /// Whether an operation shows in a skin, and as what.

@@ -29,7 +29,7 @@ pub const OPERATIONS: &[Operation] = &[
         hints: Hints { idempotent: true, open_world: true, ..Hints::ADDS },
         query: None,
         body: Some(Body::Json(of::<FetchPlugin>)),
-        answer: Answer::Json(200, of::<Vec<BroughtView>>),
+        answer: Answer::Long(of::<Vec<BroughtView>>),
         tool: Skin::As("plugin_fetch"),
         verb: Skin::As("plugins fetch"),
     },

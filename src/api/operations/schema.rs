@@ -43,7 +43,7 @@ pub fn component_schemas() -> Object {
     generator.subschema_for::<EventView>();
     for operation in all() {
         for schema_of in
-            [operation.query, body_of(operation), answer_of(operation)].into_iter().flatten()
+            [operation.query, body_of(operation), operation.answer.json()].into_iter().flatten()
         {
             schema_of(&mut generator);
         }
@@ -55,13 +55,6 @@ fn body_of(operation: &Operation) -> Option<SchemaOf> {
     match operation.body {
         Some(Body::Json(schema_of)) => Some(schema_of),
         Some(Body::Bytes) | None => None,
-    }
-}
-
-fn answer_of(operation: &Operation) -> Option<SchemaOf> {
-    match operation.answer {
-        Answer::Json(_, schema_of) => Some(schema_of),
-        _ => None,
     }
 }
 
@@ -183,7 +176,7 @@ pub fn argument_schema(operation: &Operation) -> Object {
 pub fn answer_schema(operation: &Operation) -> Object {
     let mut generator = generator("/$defs");
     let schema = match operation.answer {
-        Answer::Json(_, schema_of) => {
+        Answer::Json(_, schema_of) | Answer::Long(schema_of) => {
             let schema = schema_of(&mut generator).to_value();
             if schema.get("type") == Some(&json!("array")) {
                 json!({ "type": "object", "properties": { "items": schema }, "required": ["items"] })
