@@ -273,5 +273,7 @@ try {
 } finally {
   await browser.close()
 }
+// The clients that come next look at what there is.
 for (const vm of ['worker-1', 'shell']) await api(`/api/v1/vms/${vm}`, { method: 'DELETE' })
+await api('/api/v1/plugins/worker', { method: 'DELETE' })
 step(`no complaint of the browser; ${Math.round((Date.now() - began) / 1000)} s`)

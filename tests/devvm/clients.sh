@@ -44,7 +44,10 @@ take_down() {
     trap - EXIT
     if ((status != 0)); then
         step "failed; the end of the daemon's log"
-        inside tail -n 60 "$programs/log" </dev/null || true
+        inside tail -n 40 "$programs/log" </dev/null || true
+        # Last, as it is what one looks for first.
+        step "failed; the end of what ${client:-nobody} said"
+        tail -n 60 "$run/client.log" || true
     fi
     if [[ $place == devvm ]]; then
         "$here/devvm" down
@@ -214,6 +217,6 @@ step "daemon"
 start_daemon
 for client in "${wanted[@]}"; do
     declare -F "run_$client" >/dev/null || die "there is no client $client"
-    "run_$client"
+    "run_$client" 2>&1 | tee "$run/client.log"
 done
 step "all clients are content"

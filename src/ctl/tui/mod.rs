@@ -86,7 +86,7 @@ async fn attend(client: Client) -> Result<u8, Failure> {
             match effect {
                 Effect::Quit => return Ok(0),
                 Effect::Suspend => {
-                    drop(keys);
+                    put_down(keys);
                     screen.leave();
                     let stopped =
                         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
@@ -95,7 +95,7 @@ async fn attend(client: Client) -> Result<u8, Failure> {
                     keys = EventStream::new();
                 }
                 Effect::Run { words, .. } if needs_terminal(&words) => {
-                    drop(keys);
+                    put_down(keys);
                     screen.leave();
                     let done = work.hand_over(&words).await;
                     screen.enter()?;
@@ -106,6 +106,14 @@ async fn attend(client: Client) -> Result<u8, Failure> {
             }
         }
     }
+}
+
+/// Leaves the keyboard to others. What wakes the stream's thread is taken here: a key that comes together
+/// with it would be held back until the next one, once the keyboard is ours again.
+fn put_down(keys: EventStream) {
+    drop(keys);
+    // That nothing has been typed is no failure, and a terminal that is gone shows soon enough.
+    let _ = crossterm::event::poll(Duration::ZERO);
 }
 
 fn typed(input: &Input) -> Option<Event> {
