@@ -61,7 +61,7 @@ fn debians_cloud_init_takes_its_seed() {
         runcmd:\n- [ sh, -c, 'id -un tester > /var/command' ]\n";
     std::fs::write(&user_data, text).unwrap();
     let user_data = user_data.to_str().unwrap();
-    let flags = ["--plugin", "cloud", "--user-data", user_data, "--timeout", "300"];
+    let flags = ["--plugin", "cloud", "--user-data", user_data, "--timeout", "900"];
     let out = daemon.ctl(&[&["vms", "create", "one"], &flags[..]].concat());
     let log = || ok(&daemon, &["vms", "logs", "one", "--source", "console"]);
     assert!(out.status.success(), "{out:?}; its console:\n{}", log());
