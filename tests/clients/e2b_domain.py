@@ -1,32 +1,38 @@
 """E2B's SDK for Python, told nothing but a key and a domain: all it does goes by names below it, with TLS.
 
-Arguments: the daemon's certificate, its domain with the port of the proxy's listener, a token. The names are this
-machine's, as a wildcard record in DNS would have it.
+Arguments: the daemon's certificate, its domain with the port of the proxy's listener, a token, and the address at
+which names are asked for. Every name is this machine's there, as a wildcard record would have it.
 """
 
 import os
 import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 
-certificate, domain, token = sys.argv[1:]
+from e2b import Sandbox
+
+certificate, domain, token, resolver = sys.argv[1:]
 os.environ |= {"SSL_CERT_FILE": certificate, "E2B_DOMAIN": domain, "E2B_API_KEY": token}
-look_up = socket.getaddrinfo
 
 
-def below_domain(host, *arguments, **options):
-    name = host.decode() if isinstance(host, bytes) else host
-    here = name is not None and name.endswith("." + domain.split(":")[0])
-    return look_up("127.0.0.1" if here else host, *arguments, **options)
+def answer_names(server):
+    """A name server (RFC 1035, 4.1) that knows one address."""
+    while True:
+        question, peer = server.recvfrom(512)
+        end = question.index(b"\0", 12) + 5
+        has_address = question[end - 4:end - 2] == b"\0\1"
+        head = question[:2] + b"\x85\x80\0\1\0" + bytes([has_address]) + b"\0\0\0\0"
+        address = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton("127.0.0.1")
+        server.sendto(head + question[12:end] + (address if has_address else b""), peer)
 
 
-socket.getaddrinfo = below_domain
-
-# The address is looked up by what stands above.
-from e2b import Sandbox  # noqa: E402
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind((resolver, 53))
+threading.Thread(target=answer_names, args=(names,), daemon=True).start()
 
 
 def ask(url, **headers):

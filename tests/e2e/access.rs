@@ -9,6 +9,7 @@ use crate::daemon::{Daemon, PROXY, named};
 
 const API: &str = "https://localhost:17777";
 const NAMES: &str = "subjectAltName=DNS:localhost,DNS:*.volant.test";
+const RESOLVER: &str = "127.0.0.7";
 const E2B_CLIENT: &str = include_str!("../clients/e2b_domain.py");
 
 /// A certificate for localhost that signs itself, in the files `cert` and `key`.
@@ -122,10 +123,16 @@ fn e2bs_sdk_comes_by_a_domain() {
     });
     assert_eq!(daemon.client().post("/api/v1/plugins", &small).status.as_u16(), 201);
     let (_, port) = PROXY.rsplit_once(':').unwrap();
-    let out = Command::new(named("VOLANT_TEST_PYTHON"))
+    // Names are asked for elsewhere, and nowhere but in the client's own view of the files.
+    let resolv = folder.join("resolv.conf");
+    std::fs::write(&resolv, format!("nameserver {RESOLVER}\n")).unwrap();
+    let view = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+    let out = Command::new("unshare")
+        .args(["--mount", "sh", "-c", view])
+        .args([resolv.as_path(), &named("VOLANT_TEST_PYTHON")])
         .args(["-c", E2B_CLIENT])
         .arg(folder.join("cert"))
-        .args([&format!("volant.test:{port}"), &daemon.token()])
+        .args([&format!("volant.test:{port}"), &daemon.token(), RESOLVER])
         .output()
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

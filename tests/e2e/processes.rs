@@ -38,7 +38,7 @@ fn created() -> Daemon {
 #[test]
 fn a_process_outlives_the_client_that_started_it() {
     let daemon = created();
-    let line = "echo begins; sleep 2; echo ends; exit 5";
+    let line = "echo begins; until [ -e /tmp/go ]; do sleep 0.1; done; echo ends; exit 5";
     let id = ok(&daemon, &["vms", "exec", "-d", "one", "--tag", "job", "--", "sh", "-c", line]);
     let id = id.trim();
     let listed = ok(&daemon, &["vms", "ps", "one", "-o", "json"]);
@@ -48,6 +48,7 @@ fn a_process_outlives_the_client_that_started_it() {
         (&"job".into(), &"running".into()),
         "{listed}"
     );
+    assert!(shell(&daemon, "touch /tmp/go").status.success());
     let out = daemon.ctl(&["vms", "wait", "one", id]);
     assert_eq!(out.status.code(), Some(5), "{out:?}");
     let out = daemon.ctl(&["vms", "attach", "one", id, "--no-stdin"]);
