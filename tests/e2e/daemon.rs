@@ -37,7 +37,7 @@ fn spawn(folder: &Path, crash_at: &str) -> Child {
         .args(["--kernel".as_ref(), named("VOLANT_KERNEL").as_os_str()])
         .args(["--agent".as_ref(), named("VOLARY").as_os_str()])
         .args(["--proxy-listen", PROXY, "--listen", "127.0.0.1:17777", "--busybox", "/bin/busybox"])
-        .args(["--stop-timeout-ms", "12000", "--boot-timeout-ms", "300000"])
+        .args(["--boot-timeout-ms", "300000"])
         .env("VOLANT_CRASH_AT", crash_at)
         .env("VOLANT_LOG_BYTES_MAX", "65536")
         .stderr(log)
@@ -59,7 +59,12 @@ impl Daemon {
             true => "",
             false => "\n[artifacts]\nfolders = [\"/\"]\n",
         };
-        std::fs::write(folder.path().join("volantd.toml"), format!("{config}{anywhere}")).unwrap();
+        let stop = match config.contains("stop_timeout_ms") {
+            true => "",
+            false => "stop_timeout_ms = 12000\n",
+        };
+        let text = format!("{stop}{config}{anywhere}");
+        std::fs::write(folder.path().join("volantd.toml"), text).unwrap();
         let child = spawn(folder.path(), "");
         let mut daemon = Daemon { folder, child };
         daemon.wait_ready();

@@ -41,7 +41,8 @@ fn gone(daemon: &Daemon) {
 
 #[test]
 fn debians_cloud_init_takes_its_seed() {
-    let daemon = Daemon::start();
+    // All of systemd ends at a stop, and in emulation that takes its time.
+    let daemon = Daemon::start_with("stop_timeout_ms = 300000\n");
     // What tests/devvm/disks.sh has made.
     let disk = named("VOLANT_TEST_DISKS").join("cloud.raw");
     let manifest = json!({
