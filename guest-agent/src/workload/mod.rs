@@ -353,7 +353,8 @@ impl Judge<'_> {
             return interval;
         }
         let pause = self.first_pause.min(interval);
-        self.first_pause *= 2;
+        // No further: a process may be coming up for as long as it likes.
+        self.first_pause = pause.saturating_mul(2);
         pause
     }
 }

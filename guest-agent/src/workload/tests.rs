@@ -79,6 +79,7 @@ fn failures_of_the_start_period_do_not_count() {
     assert_eq!(judge.judge(Err("no".to_owned())), None);
     let pauses: Vec<_> = (0..6).map(|_| judge.pause().as_millis()).collect();
     assert_eq!(pauses, [50, 100, 200, 400, 800, 1000], "looked at more often while starting");
+    assert!((0..1000).all(|_| judge.pause().as_millis() == 1000), "for as long as that takes");
     assert!(judge.judge(Ok(())).is_some());
     assert_eq!(judge.pause().as_millis(), 1000);
     let said = judge.judge(Err("no".to_owned()));
