@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::daemon::Daemon;
-use crate::network::{Outside, in_outside};
+use crate::outside::{Outside, in_outside};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -35,7 +35,7 @@ fn fetch(address: &str) -> Option<String> {
 #[test]
 fn an_exposed_port_leads_to_the_guest_and_to_nobody_else() {
     let mut daemon = Daemon::start();
-    let outside = Outside::new();
+    let outside = Outside::serving("from outside\n");
     ok(&daemon, &["vms", "create", "one", "--memory", "96", "--expose", "18080:80"]);
     serve(&daemon);
     assert_eq!(fetch("127.0.0.1:18080").as_deref(), Some("one"), "from the host's loopback");

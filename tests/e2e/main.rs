@@ -24,6 +24,7 @@ mod life;
 mod many;
 mod media;
 mod network;
+mod outside;
 mod plugins;
 mod processes;
 mod proxy;

@@ -1,69 +1,14 @@
 //! What a guest reaches, what it does not, and whom it can pretend to be.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
 
 use crate::daemon::Daemon;
+use crate::outside::{Outside, SERVER, host, host_ok};
 
 /// Bridge of the daemons of this suite, and its address.
 const GATEWAY: &str = "192.168.127.1";
-/// A server beyond the host, which knows no way back to the guests' subnet.
-const SERVER: &str = "10.99.0.2";
 /// Where clouds hand credentials to whoever asks.
 const METADATA: &str = "169.254.169.254";
-
-fn host(line: &str) -> Output {
-    let mut words = line.split_whitespace();
-    Command::new(words.next().unwrap()).args(words).output().unwrap()
-}
-
-fn host_ok(line: &str) -> String {
-    let out = host(line);
-    assert!(out.status.success(), "{line}: {out:?}");
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// A network namespace beyond a veth pair, with a web server in it; gone at the end.
-pub(crate) struct Outside {
-    server: Child,
-    _pages: tempfile::TempDir,
-}
-
-impl Outside {
-    pub(crate) fn new() -> Outside {
-        let pages = tempfile::tempdir().unwrap();
-        std::fs::write(pages.path().join("index.html"), "from outside\n").unwrap();
-        host_ok("ip netns add volant-outside");
-        host_ok("ip link add vout0 type veth peer name vout1 netns volant-outside");
-        host_ok("ip address add 10.99.0.1/24 dev vout0");
-        host_ok("ip link set vout0 up");
-        host_ok("ip -n volant-outside address add 10.99.0.2/24 dev vout1");
-        host_ok("ip -n volant-outside address add 169.254.169.254/32 dev vout1");
-        host_ok("ip -n volant-outside link set vout1 up");
-        host_ok("ip route add 169.254.169.254/32 dev vout0");
-        let server = Command::new("ip")
-            .args(["netns", "exec", "volant-outside", "/bin/busybox", "httpd", "-f", "-p", "8000"])
-            .args(["-h".as_ref(), pages.path().as_os_str()])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Outside { server, _pages: pages }
-    }
-}
-
-/// Runs a line beyond the host.
-pub(crate) fn in_outside(line: &str) -> Output {
-    host(&format!("ip netns exec volant-outside {line}"))
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        host("ip netns delete volant-outside");
-        host("ip link delete vout0");
-    }
-}
 
 /// Runs a shell line in a guest; whether it succeeded.
 fn guest(daemon: &Daemon, vm: &str, line: &str) -> bool {
@@ -87,7 +32,7 @@ fn frames_dropped() -> u64 {
 #[test]
 fn a_guest_reaches_the_outside_and_nobody_else() {
     let daemon = Daemon::start();
-    let outside = Outside::new();
+    let outside = Outside::serving("from outside\n");
     for name in ["one", "two"] {
         assert!(daemon.ctl(&["vms", "create", name, "--memory", "64"]).status.success());
     }
