@@ -74,7 +74,9 @@ impl ActionError {
             ActionError::NotFound { .. } => Some("`volantd ctl plugins show NAME` lists actions"),
             ActionError::NotReady { .. } => Some("`volantd ctl vms logs NAME` shows its output"),
             ActionError::NoneReady(_) => Some("create one with `volantd ctl vms create --plugin`"),
-            ActionError::OtherRuntime { .. } => None,
+            ActionError::OtherRuntime { .. } => {
+                Some("`volantd ctl vms create --plugin` makes one of it")
+            }
         }
     }
 }

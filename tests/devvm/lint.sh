@@ -22,7 +22,7 @@ deny() { "$tools/bin/cargo-deny" --locked --log-level warn check --hide-inclusio
 
 step "shell scripts"
 install_missing shellcheck=shellcheck
-shellcheck -x kernel/*.sh docs/install/*.sh src/setup/debian/* .ci/run tests/devvm/{*.sh,devvm,where,selftest} tests/devvm/guest/*
+shellcheck -x kernel/*.sh docs/install/*.sh docs/examples/*/*.sh src/setup/debian/* .ci/run tests/devvm/{*.sh,devvm,where,selftest} tests/devvm/guest/*
 
 step "format"
 need_cargo

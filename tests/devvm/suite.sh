@@ -55,6 +55,9 @@ build_suite "$suite"
 if [[ $suite != bench ]]; then
     export VOLANT_TEST_DISKS=${VOLANT_TEST_DISKS:-$("$here/disks.sh" "$agent")}
 fi
+if [[ $suite == stress ]]; then
+    export VOLANT_TEST_BROWSER=${VOLANT_TEST_BROWSER:-$("$here/browser-image.sh")}
+fi
 
 # Two runs at a time would share a devvm.
 mkdir -p "$cache/devvm"

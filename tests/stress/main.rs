@@ -1,12 +1,16 @@
 //! `make stress`: what takes too long for every change. VOLANT_TEST_ROUNDS says how long.
 #![expect(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
 
+mod browser;
 #[path = "../e2e/client.rs"]
 mod client;
 mod cloud_init;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+#[path = "../e2e/outside.rs"]
+#[expect(dead_code, reason = "the end-to-end suite uses the rest")]
+mod outside;
 #[path = "../e2e/real.rs"]
 mod real;
 #[path = "../e2e/servers.rs"]
