@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use crate::api::access::Peer;
+use crate::api::access::{Lease, Leased, Peer};
 use crate::api::rewind::Rewind;
 use crate::api::tls::Tls;
 
@@ -136,6 +136,8 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     };
     // A client that sends nothing, or goes away, ends its own connection only.
     let Ok(Ok((stream, is_http2))) = looked else { return };
+    let lease = Lease::default();
+    let stream = Leased::new(stream, lease.clone());
     let requests = watch::Sender::new(0);
     // HTTP/1.1 has a timeout of its own for a connection without a request.
     let counted = is_http2.then(|| requests.clone());
@@ -144,6 +146,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         request.extensions_mut().insert(scheme.clone());
         if let Peer::Tcp(address) = peer {
             request.extensions_mut().insert(ConnectInfo(address));
+            request.extensions_mut().insert(lease.clone());
         }
         let answer = router.clone().call(request);
         let under_way = counted.as_ref().map(UnderWay::new);
@@ -178,7 +181,7 @@ impl Drop for UnderWay {
 }
 
 async fn http1<S, F>(
-    stream: TokioIo<Rewind<S>>,
+    stream: TokioIo<Leased<Rewind<S>>>,
     service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
     ended: CancellationToken,
 ) where
@@ -204,7 +207,7 @@ async fn http1<S, F>(
 
 /// HTTP/2 without TLS, by prior knowledge.
 async fn http2<S, F>(
-    stream: TokioIo<Rewind<S>>,
+    stream: TokioIo<Leased<Rewind<S>>>,
     service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
     requests: watch::Sender<usize>,
     ended: CancellationToken,

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::model::{AuditEntry, InvalidSpec, Repeat, Scope, Token, VmName};
 use crate::orchestrator::{Error, Orchestrator, now_ms};
@@ -21,7 +23,20 @@ type Hash = [u8; 32];
 
 /// All tokens by the hash of their secret.
 #[derive(Debug, Default)]
-pub struct Tokens(RwLock<HashMap<Hash, Token>>);
+pub struct Tokens(RwLock<HashMap<Hash, Held>>);
+
+/// A token, and what is cancelled when it is revoked.
+#[derive(Debug)]
+struct Held {
+    token: Token,
+    revoked: CancellationToken,
+}
+
+impl From<Token> for Held {
+    fn from(token: Token) -> Held {
+        Held { token, revoked: CancellationToken::new() }
+    }
+}
 
 impl Tokens {
     /// Reads them from the store, and forgets keys of changes that a crash has cut off.
@@ -31,7 +46,8 @@ impl Tokens {
     pub async fn load(store: &Store) -> Result<Tokens, StoreError> {
         store.forget_unfinished().await?;
         let tokens = store.list_tokens().await?;
-        Ok(Tokens(RwLock::new(tokens.into_iter().collect())))
+        let held = tokens.into_iter().map(|(hash, token)| (hash, Held::from(token)));
+        Ok(Tokens(RwLock::new(held.collect())))
     }
 }
 
@@ -83,26 +99,32 @@ impl Orchestrator {
             other => other.into(),
         })?;
         let mut tokens = self.shared.tokens.0.write().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(hash, token.clone());
+        tokens.insert(hash, Held::from(token.clone()));
         Ok((token, secret))
     }
 
     /// All tokens by name.
     pub fn tokens(&self) -> Vec<Token> {
         let tokens = self.shared.tokens.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut tokens: Vec<_> = tokens.values().cloned().collect();
+        let mut tokens: Vec<_> = tokens.values().map(|held| held.token.clone()).collect();
         tokens.sort_by(|a, b| a.name.cmp(&b.name));
         tokens
     }
 
-    /// Ends a token: it opens nothing from now on.
+    /// Ends a token: it opens nothing from now on, and what it has opened is cut.
     ///
     /// # Errors
     /// [`Error::TokenNotFound`].
     pub async fn revoke_token(&self, name: &str) -> Result<(), Error> {
         // Out of memory first: a failing disk must not keep it open.
-        let forget = |_: &Hash, token: &mut Token| token.name != name;
-        self.shared.tokens.0.write().unwrap_or_else(PoisonError::into_inner).retain(forget);
+        let stays = |_: &Hash, held: &mut Held| {
+            let stays = held.token.name != name;
+            if !stays {
+                held.revoked.cancel();
+            }
+            stays
+        };
+        self.shared.tokens.0.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
         if self.shared.store.delete_token(name.to_owned()).await? {
             Ok(())
         } else {
@@ -110,11 +132,32 @@ impl Orchestrator {
         }
     }
 
-    /// The token of that secret, unless its time is over. The secret's hash is looked up, so that
-    /// the time it takes tells nothing of the secrets there are.
-    pub fn authenticate(&self, secret: &str) -> Option<Token> {
+    /// The token of that secret, unless its time is over, and what returns when it is revoked or its
+    /// time is over. The secret's hash is looked up, so that the time it takes tells nothing of the
+    /// secrets there are.
+    pub fn authenticate(
+        &self,
+        secret: &str,
+    ) -> Option<(Token, impl Future<Output = ()> + Send + use<>)> {
         let tokens = self.shared.tokens.0.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&hash(secret)).filter(|token| !token.is_expired(now_ms())).cloned()
+        let now = now_ms();
+        let held = tokens.get(&hash(secret)).filter(|held| !held.token.is_expired(now))?;
+        let left_ms =
+            held.token.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now).unsigned_abs());
+        let revoked = held.revoked.clone();
+        let over = async move {
+            let time = async {
+                match left_ms {
+                    Some(left_ms) => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = revoked.cancelled() => {}
+                () = time => {}
+            }
+        };
+        Some((held.token.clone(), over))
     }
 
     /// Appends to the audit log.

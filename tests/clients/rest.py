@@ -91,6 +91,29 @@ def tokens_open_what_they_should():
     print(f"  {count} operations: without, wrong, revoked, over and narrow tokens, evil Host and Origin")
 
 
+def streams_end_with_their_token():
+    """Told from the stream's end, not from how long it took: the socket's own timeout is the limit."""
+    for name, life_s in [("revoked", None), ("timed", 5)]:
+        body = {"name": name, "scope": "read"}
+        if life_s:
+            body["expires_in_seconds"] = life_s
+        secret = json.loads(send("POST", "/api/v1/tokens", body=body)[2])["secret"]
+        connection = http.client.HTTPConnection(URL.hostname, URL.port, timeout=60)
+        connection.request("GET", "/api/v1/events", headers={"authorization": f"Bearer {secret}"})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.status
+        if life_s is None:
+            assert send("DELETE", f"/api/v1/tokens/{name}")[0] == 204
+        try:
+            while answer.read1(4096):
+                pass
+        except (http.client.IncompleteRead, ConnectionError):
+            pass
+        connection.close()
+        send("DELETE", f"/api/v1/tokens/{name}")
+    print("  event streams end with their token, revoked and over")
+
+
 def labels_limit_a_token():
     made = {}
     for team in ["a", "b"]:
@@ -194,6 +217,7 @@ def lists_have_pages_and_resources_revisions():
 
 
 tokens_open_what_they_should()
+streams_end_with_their_token()
 labels_limit_a_token()
 changes_are_in_the_audit_log()
 a_key_is_used_once()

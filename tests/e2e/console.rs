@@ -1,21 +1,27 @@
 //! The serial console over WebSocket: what came before, a shell, and the machine's end.
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use crate::client::Client;
 use crate::daemon::Daemon;
 
-type Socket = WebSocketStream<UnixStream>;
+const URL: &str = "ws://localhost/api/v1/vms/one/console";
 
-async fn attach(daemon: &Daemon) -> Socket {
+async fn attach(daemon: &Daemon) -> WebSocketStream<UnixStream> {
     let stream = UnixStream::connect(daemon.socket()).await.unwrap();
-    client_async("ws://localhost/api/v1/vms/one/console", stream).await.unwrap().0
+    client_async(URL, stream).await.unwrap().0
 }
 
 /// What comes until it ends so, or until the daemon closes.
-async fn until(socket: &mut Socket, end: &str) -> String {
+async fn until<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    end: &str,
+) -> String {
     let mut seen = String::new();
     while !seen.contains(end) {
         match socket.next().await {
@@ -26,6 +32,20 @@ async fn until(socket: &mut Socket, end: &str) -> String {
         }
     }
     seen
+}
+
+/// A console that was opened with a token is cut when that is revoked.
+async fn ends_with_its_token(client: &Client) {
+    let body = r#"{"name": "short", "scope": "operate"}"#;
+    let made = client.send(hyper::Method::POST, "/api/v1/tokens", body).await.json();
+    let mut request = URL.into_client_request().unwrap();
+    let bearer = format!("Bearer {}", made["secret"].as_str().unwrap());
+    request.headers_mut().insert("authorization", bearer.parse().unwrap());
+    let stream = TcpStream::connect("127.0.0.1:17777").await.unwrap();
+    let mut socket = client_async(request, stream).await.unwrap().0;
+    until(&mut socket, "volant-42").await;
+    client.send(hyper::Method::DELETE, "/api/v1/tokens/short", "").await;
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
 }
 
 #[test]
@@ -42,6 +62,7 @@ fn a_console_replays_types_and_closes_with_its_machine() {
         until(&mut second, "volant-42").await;
         first.send(Message::binary(b"echo to-both-$((1 + 1))\n".as_slice())).await.unwrap();
         until(&mut second, "to-both-2").await;
+        ends_with_its_token(&client).await;
         client.send(hyper::Method::POST, "/api/v1/vms/one/stop", "").await;
         loop {
             match second.next().await {

@@ -11,6 +11,7 @@
 mod authorize;
 mod cors;
 mod idempotency;
+mod lease;
 pub mod limits;
 mod network;
 mod rate;
@@ -36,6 +37,7 @@ use crate::model::{Scope, VmName};
 use crate::orchestrator::Orchestrator;
 
 pub use authorize::authorize;
+pub use lease::{Lease, Leased};
 use network::client_address;
 pub use network::{InvalidNetwork, NetworkList};
 use rate::RateLimit;
@@ -113,12 +115,15 @@ impl Auth {
         }
     }
 
-    /// Whose token it is.
-    fn principal(&self, token: &str, peer: Arc<str>) -> Option<Principal> {
+    /// Whose token it is. The connection of `request` ends with it, unless it is the root token.
+    fn principal(&self, token: &str, request: &Request, peer: Arc<str>) -> Option<Principal> {
         if token.as_bytes().ct_eq(self.root_token.as_bytes()).into() {
             return Some(Principal::unlimited("root token".into(), Scope::Admin, peer));
         }
-        let token = self.orchestrator.authenticate(token)?;
+        let (token, over) = self.orchestrator.authenticate(token)?;
+        if let Some(lease) = request.extensions().get::<Lease>() {
+            lease.until(token.id, over);
+        }
         let name = format!("token {}", token.name).into();
         Some(Principal { name, scope: token.scope, labels: Arc::new(token.labels), peer })
     }
@@ -194,7 +199,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
     let token = bearer.or(in_protocols.as_deref()).or_else(|| e2b::api_key(request));
     let peer: Arc<str> = client.to_string().into();
     let principal = token.and_then(|token| {
-        let principal = auth.principal(token, Arc::clone(&peer));
+        let principal = auth.principal(token, request, Arc::clone(&peer));
         principal.or_else(|| auth.guest_principal(token, request, Arc::clone(&peer)))
     });
     let principal =
