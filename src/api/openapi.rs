@@ -1,8 +1,10 @@
 //! The operations as an OpenAPI 3.1 document, and as a page to read.
 
-use axum::Json;
+use std::sync::LazyLock;
+
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::api::operations::{
@@ -10,9 +12,14 @@ use crate::api::operations::{
     query_properties,
 };
 
+// Neither changes while the daemon runs, and whoever asks for them shows no token: they are made once.
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi().to_string().into());
+static PAGE: LazyLock<Bytes> = LazyLock::new(|| html().into());
+
 /// `GET /openapi.json`.
 pub async fn document() -> impl IntoResponse {
-    Json(openapi())
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], DOCUMENT.clone())
 }
 
 /// `GET /docs`.
@@ -23,7 +30,7 @@ pub async fn page() -> impl IntoResponse {
         (header::CONTENT_SECURITY_POLICY, policy),
         (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
     ];
-    (headers, Html(html()))
+    (headers, Html(PAGE.clone()))
 }
 
 /// The whole document.
@@ -192,12 +199,13 @@ fn html() -> String {
         page.push_str(&format!("<li><a href=\"#{id}\">{title}</a>"));
     }
     page.push_str("</ul>");
-    operations::all().for_each(|operation| page.push_str(&section(operation)));
+    let schemas = component_schemas();
+    operations::all().for_each(|operation| page.push_str(&section(operation, &schemas)));
     page.push_str("</html>\n");
     page
 }
 
-fn section(operation: &Operation) -> String {
+fn section(operation: &Operation, schemas: &Map<String, Value>) -> String {
     let scope = match operation.access {
         Access::Open => "none",
         Access::Scope(scope) => scope.as_str(),
@@ -228,7 +236,7 @@ fn section(operation: &Operation) -> String {
     {
         if let Some(schema_of) = schema_of {
             text.push_str(&format!("<h3>{title}</h3>"));
-            text.push_str(&preformatted(&whole(schema_of)));
+            text.push_str(&preformatted(&whole(schema_of, schemas)));
         }
     }
     text
@@ -244,10 +252,10 @@ impl Body {
 }
 
 /// A named type's definition rather than the reference to it.
-fn whole(schema_of: SchemaOf) -> Value {
+fn whole(schema_of: SchemaOf, schemas: &Map<String, Value>) -> Value {
     let schema = component(schema_of);
     let name = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
-    name.and_then(|name| component_schemas().remove(name)).unwrap_or(schema)
+    name.and_then(|name| schemas.get(name).cloned()).unwrap_or(schema)
 }
 
 fn preformatted(value: &Value) -> String {
