@@ -104,7 +104,7 @@ pub fn busybox(host: &Host) -> Finding {
     let system = host.read("/etc/os-release").unwrap_or_default();
     let has = |word: &str| system.lines().any(|line| line.starts_with("ID") && line.contains(word));
     match () {
-        () if has("debian") => finding.mend("apt-get install -y busybox-static"),
+        () if has("debian") => finding.mend("apt-get install -y --reinstall busybox-static"),
         () if has("fedora") => finding.mend("dnf install -y busybox"),
         () if has("arch") => finding.mend("pacman -S --noconfirm busybox"),
         () => finding,

@@ -209,7 +209,12 @@ fn files_that_are_not_what_they_must_be_are_told() {
     made.says("busybox", Status::Warn, "no busybox at", "");
     made.write("/etc/os-release", "PRETTY_NAME=x\nID_LIKE=debian\n");
     made.write("/busybox", elf(3));
-    made.says("busybox", Status::Warn, "is not static", "apt-get install -y busybox-static");
+    made.says(
+        "busybox",
+        Status::Warn,
+        "is not static",
+        "apt-get install -y --reinstall busybox-static",
+    );
     made.write("/busybox", elf(1));
     made.is_ok("busybox");
 }

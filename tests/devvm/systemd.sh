@@ -211,6 +211,28 @@ says 'exposure level' 'systemd-analyze security --threshold=40 --no-pager volant
 holds 'systemd-analyze security --threshold=40 --no-pager volantd.service >/dev/null'
 holds 'test "$(stat -c %U /proc/$(systemctl show -p MainPID --value volantd))" = volant'
 
+step "systemd: what doctor says is done"
+# mends CHECK: the check tells something, its command is run, and then it has nothing to tell.
+mends() {
+    local mend
+    mend=$(inside "volantd doctor --only $1 || true" | sed -n 's/^ *mend: //p')
+    [[ -n $mend ]] || die "doctor has nothing to say of $1"
+    printf '# %s: %s\n' "$1" "$mend"
+    inside "$mend" || die "that does not mend $1: $mend"
+    says 'ok ' "volantd doctor --only $1"
+}
+holds 'systemctl stop volantd.service volantd.socket'
+mends daemon
+# The daemon that runs is of before an upgrade.
+inside 'cp /usr/bin/volantd /root/new; sed -i s/0\.1\.0/0.0.9/g /usr/bin/volantd; systemctl restart volantd; mv /root/new /usr/bin/volantd'
+mends daemon-version
+inside 'mv /usr/lib/systemd/system/volantd.service /root/; systemctl daemon-reload'
+mends unit
+holds 'systemctl is-active -q volantd.service'
+inside 'mv /root/volantd.service /usr/lib/systemd/system/; systemctl daemon-reload'
+inside 'echo nameserver 10.0.2.3 >/etc/resolv.conf; apt-get -qq update; rm /bin/busybox'
+mends busybox
+
 step "systemd: uninstall"
 says 'stays: what is in /var/lib/volant' 'cp -a /etc/volant /root/record; volantd setup --uninstall; cp -a /root/record /etc/volant; rm -r /root/record'
 holds 'test -e /var/lib/volant/state.db'

@@ -33,6 +33,16 @@ impl Doctor {
         Doctor { folder, flags }
     }
 
+    /// One for this daemon.
+    fn of(daemon: &Daemon) -> Doctor {
+        let mut doctor = Doctor::new();
+        for (flag, value) in [("--state-dir", daemon.state_dir()), ("--socket", daemon.socket())] {
+            let at = doctor.flags.iter().position(|other| other == flag).unwrap();
+            doctor.flags[at + 1] = value.display().to_string();
+        }
+        doctor
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -104,8 +114,6 @@ fn mode(path: &Path, mode: u32) {
 fn devices_and_settings_of_the_kernel_are_mended() {
     let doctor = Doctor::new();
     doctor.mends("kvm", || shell("modprobe -r kvm_amd && test ! -e /dev/kvm"));
-    doctor.is_ok("virtualization");
-    doctor.is_ok("pvm");
     doctor.mends("tun", || shell("rm /dev/net/tun"));
     doctor.mends("vhost-net", || shell("modprobe -r vhost_net && test ! -e /dev/vhost-net"));
     doctor.mends("overcommit", || set("/proc/sys/vm/overcommit_memory", "2"));
@@ -115,9 +123,68 @@ fn devices_and_settings_of_the_kernel_are_mended() {
     });
     doctor.mends("clock", || shell("date -s 2001-01-01"));
     doctor.mends("cgroup", || shell("umount -l /sys/fs/cgroup"));
+}
+
+/// A module that calls itself kvm_pvm: the kernel's smallest under another name, and beside it the real
+/// KVM, as the only modules that `modprobe` knows.
+#[test]
+fn another_kvm_is_replaced() {
+    const NAME_LEN: usize = 56;
+    let folder = tempfile::tempdir().unwrap();
+    let uname = rustix::system::uname();
+    let modules = format!("/lib/modules/{}", uname.release().to_str().unwrap());
+    let own = format!("{}{modules}", folder.path().display());
+    std::fs::create_dir_all(&own).unwrap();
+    let mut bytes = std::fs::read(format!("{modules}/kernel/lib/crc7.ko")).unwrap();
+    let name = |name: &str| [name.as_bytes(), &[0; NAME_LEN][name.len()..]].concat();
+    let at = bytes.windows(NAME_LEN).position(|window| window == name("crc7")).unwrap();
+    bytes[at..at + NAME_LEN].copy_from_slice(&name("kvm_pvm"));
+    // A signature that is wrong is refused, none is noted.
+    let magic = b"~Module signature appended~\n";
+    if let Some(rest) = bytes.strip_suffix(magic) {
+        let (rest, len) = rest.split_last_chunk::<4>().unwrap();
+        let len = usize::try_from(u32::from_be_bytes(*len)).unwrap();
+        bytes.truncate(rest.len() - 8 - len);
+    }
+    std::fs::write(format!("{own}/kvm_pvm.ko"), bytes).unwrap();
+    shell(&format!(
+        "set -e; for file in $(modprobe --show-depends kvm_amd | sed -n 's/^insmod //p'); do cp $file {own}; done; \
+         depmod -b {}; mount --bind {own} {modules}",
+        folder.path().display()
+    ));
+    Doctor::new().mends("pvm", || shell("modprobe -r kvm_amd && modprobe kvm_pvm"));
+    Doctor::new().is_ok("kvm");
+    shell(&format!("umount {modules}"));
+}
+
+/// Where only another machine helps, there is no command, and the sentence says what is so.
+#[test]
+fn what_no_command_mends_is_told() {
+    let doctor = Doctor::new();
+    let told = |check: &str, file: &str, text: &str| {
+        let other = doctor.at("other");
+        std::fs::write(&other, text).unwrap();
+        shell(&format!("mount --bind {} {file}", other.display()));
+        let told = doctor.look(check);
+        shell(&format!("umount {file}"));
+        assert_eq!(told.2, "", "{told:?}");
+        told
+    };
+    for (kib, status, words) in
+        [(100_000, "fail", "too little for a guest"), (300_000, "warn", "one small guest")]
+    {
+        let memory = format!("MemAvailable:  {kib} kB\n");
+        let (found, why, _) = told("memory", "/proc/meminfo", &memory);
+        assert!(found == status && why.contains(words), "{found}: {why}");
+    }
     doctor.is_ok("memory");
-    let (status, why, _) = doctor.look("nested");
-    assert_eq!(status, "warn", "the devvm is a virtual machine: {why}");
+    let (status, why, _) = told("virtualization", "/proc/cpuinfo", "flags : fpu sse\n");
+    assert!(status == "warn" && why.contains("neither svm nor vmx"), "{status}: {why}");
+    doctor.is_ok("virtualization");
+    let (status, why, _) = told("nested", "/proc/cpuinfo", "flags : svm hypervisor\n");
+    assert!(status == "warn" && why.contains("virtual machine itself"), "{status}: {why}");
+    let (status, why, _) = told("nested", "/proc/cpuinfo", "flags : svm\n");
+    assert_eq!(status, "ok", "{why}");
 }
 
 /// As somebody else, who cannot open the device until he is in its group.
@@ -222,11 +289,7 @@ fn files_of_the_daemon_are_mended() {
 fn a_full_disk_and_a_damaged_store_are_mended() {
     let mut daemon = Daemon::start();
     let state = daemon.state_dir();
-    let mut doctor = Doctor::new();
-    for (flag, value) in [("--state-dir", &state), ("--socket", &daemon.socket())] {
-        let at = doctor.flags.iter().position(|other| other == flag).unwrap();
-        doctor.flags[at + 1] = value.display().to_string();
-    }
+    let doctor = Doctor::of(&daemon);
     for check in ["daemon", "daemon-version", "socket", "port", "store", "taps"] {
         doctor.is_ok(check);
     }
@@ -242,15 +305,44 @@ fn a_full_disk_and_a_damaged_store_are_mended() {
     doctor.mends("store", broken);
     daemon.restart();
     doctor.is_ok("daemon");
+    a_full_disk_is_pruned(&mut daemon);
+}
+
+/// A state folder with so little room that the layer of an image whose root is made is too much.
+#[track_caller]
+fn a_full_disk_is_pruned(daemon: &mut Daemon) {
+    const WARN_MIB: u64 = 2048;
+    const BLOCK: u64 = 4096;
+    let state = daemon.state_dir();
+    daemon.kill();
+    shell(&format!("mount -t tmpfs -o size=2100m tmpfs {}", state.display()));
+    daemon.restart();
+    let doctor = Doctor::of(daemon);
+    // As docker save writes it.
     shell(&format!(
-        "mkdir {0}/small && mount -t tmpfs -o size=32m tmpfs {0}/small",
-        state.display()
+        r#"set -e; cd {}; head -c 8M /dev/urandom >big; tar -cf layer.tar big; sum=$(sha256sum layer.tar)
+        echo '{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/big"]}},
+            "rootfs":{{"type":"layers","diff_ids":["sha256:'${{sum%% *}}'"]}}}}' >config.json
+        echo '[{{"Config":"config.json","RepoTags":["big:1"],"Layers":["layer.tar"]}}]' >manifest.json
+        tar -cf big.tar manifest.json config.json layer.tar"#,
+        doctor.folder.path().display()
     ));
-    let at = doctor.flags.iter().position(|other| other == "--state-dir").unwrap();
-    doctor.flags[at + 1] = state.join("small").display().to_string();
+    let archive = doctor.at("big.tar").display().to_string();
+    let out = daemon.ctl(&["images", "import", &archive]);
+    assert!(out.status.success(), "{out:?}");
+    let space = rustix::fs::statvfs(&state).unwrap();
+    let free = space.f_bavail * space.f_frsize;
+    let filler = std::fs::File::create(state.join("filler")).unwrap();
+    let len = free.saturating_sub((WARN_MIB << 20) - BLOCK);
+    rustix::fs::fallocate(&filler, rustix::fs::FallocateFlags::empty(), 0, len).unwrap();
+    drop(filler);
     let (status, why, mend) = doctor.look("disk");
-    assert_eq!((status.as_str(), mend.as_str()), ("fail", "volantd ctl images prune"), "{why}");
-    shell(&format!("umount {}/small", state.display()));
+    assert_eq!((status.as_str(), mend.as_str()), ("warn", "volantd ctl images prune"), "{why}");
+    shell(&format!("VOLANT_HOST={} {mend}", daemon.host()));
+    doctor.is_ok("disk");
+    daemon.kill();
+    shell(&format!("umount {}", state.display()));
+    daemon.restart();
 }
 
 /// What others have is left to them: setup writes another bridge, subnet or port.
