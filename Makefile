@@ -29,6 +29,7 @@ lint: ## shell scripts, format, clippy, licences of packages
 	@tests/devvm/lint.sh
 
 kernel: ## build the guest kernel, print its folder
+	@bash -c "source tests/devvm/lib.sh && install_kernel_tools"
 	@kernel/build.sh
 
 deb: ## a Debian package and a release folder, in target/package

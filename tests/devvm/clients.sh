@@ -48,6 +48,7 @@ take_down() {
         # Last, as it is what one looks for first.
         step "failed; the end of what ${client:-nobody} said"
         tail -n 60 "$run/client.log" || true
+        slow_requests || true
     fi
     if [[ $place == devvm ]]; then
         "$here/devvm" down
@@ -167,8 +168,15 @@ run_examples() {
     "$clients/py/bin/python" tests/clients/examples.py "$volantd"
 }
 
+# What schemathesis asked last, and what took more than ten seconds.
+slow_requests() {
+    awk 'NR > 1 && at + 10 < $1 { print $1 - at " s:" line } { at = $1; $1 = ""; line = $0 } END { print "the last:" line }' \
+        "$run/requests" 2>/dev/null
+}
+
 schemathesis() {
-    (cd "$run" && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
+    (cd "$run" && export VOLANT_REQUESTS=$run/requests SCHEMATHESIS_HOOKS=schemathesis_hooks \
+        PYTHONPATH=$root/tests/clients && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
         run "$VOLANT_URL/openapi.json" --checks all --header "Authorization: Bearer $VOLANT_TOKEN" \
         --max-examples "$examples" --seed "${VOLANT_TEST_FUZZ_SEED:-1}" --generation-database none \
         --exclude-deprecated "${without[@]}" "$@")
@@ -180,12 +188,13 @@ run_schemathesis() {
     local id examples=${VOLANT_TEST_FUZZ_EXAMPLES:-4}
     local -a without=()
     step "schemathesis: all checks, $examples examples of each operation"
+    rm -f "$run/requests"
     ctl vms create fuzzed --memory 128 --wait
     while read -r id; do without+=(--exclude-operation-id "$id"); done < <(
         curl -fsS "$VOLANT_URL/openapi.json" | python3 tests/clients/not_plain.py)
     schemathesis --phases examples,coverage,fuzzing
     # Chains of requests make their own VMs. A time that ends would take one away in the middle of its chain.
-    schemathesis --phases stateful --exclude-path-regex '/(exec|files|guest|logs|processes|ttl)'
+    schemathesis --phases stateful --max-examples $((examples * 10)) --exclude-path-regex '/(exec|files|guest|logs|processes|ttl)'
 }
 
 wanted=("$@")
