@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a connection was opened with; the same for all of its requests.
@@ -18,7 +19,7 @@ pub struct Lease(Arc<Mutex<Terms>>);
 struct Terms {
     is_over: bool,
     /// Ids of tokens, and what returns when one is over.
-    ends: Vec<(i64, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    ends: Vec<(i64, BoxFuture<'static, ()>)>,
 }
 
 impl Lease {
