@@ -230,13 +230,11 @@ fn uninstall(args: &SetupArgs) -> Result<(), SetupError> {
             Step::Folder { path, .. } if *path == state_dir => remove_data(path, args.yes)?,
             _ => {}
         }
-        step.take_back(Path::new("/"))?;
-        tell(&format!("removed: {step}"));
+        take_back(step)?;
     }
     fs::remove_file(&path).map_err(|source| SetupError::Record { path, source })?;
     if let Some(step) = record.steps.iter().find(is_own) {
-        step.take_back(Path::new("/"))?;
-        tell(&format!("removed: {step}"));
+        take_back(step)?;
     }
     if let Some(folder) = config.socket.parent() {
         // The socket's own; with another program's files in it, it stays.
@@ -245,6 +243,14 @@ fn uninstall(args: &SetupArgs) -> Result<(), SetupError> {
     if Path::new("/run/systemd/system").is_dir() {
         program::run(&["systemctl", "daemon-reload"])?;
     }
+    Ok(())
+}
+
+/// Takes a step back and says so. A folder with something of somebody's in it stays.
+fn take_back(step: &Step) -> Result<(), SetupError> {
+    step.take_back(Path::new("/"))?;
+    let stays = matches!(step, Step::Folder { path, .. } if path.exists());
+    tell(&format!("{}: {step}", if stays { "stays" } else { "removed" }));
     Ok(())
 }
 
