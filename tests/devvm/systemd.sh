@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # The package on a Debian of its own, with systemd: a devvm whose root is a disk and not this machine's.
 #
-#   systemd.sh [DEB]      without one, `make deb` first
+#   systemd.sh [DEB]      without one, `make deb` first; the release folder is beside it
 #
 # Installs it, sets up, reboots, goes through the README's first lines, restarts, lets it hang, lets it be
-# started by its socket, asks systemd for its exposure, takes it back, and looks for what is left.
+# started by its socket, asks systemd for its exposure, does what doctor says, takes it back, and looks for
+# what is left; then the same in short with the release folder.
 # shellcheck disable=SC2016 # what is in quotes is expanded inside
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly run=$cache/devvm/systemd seconds_max=900
+# Only what is given to ssh goes inside.
+exec </dev/null
 
 deb=${1:-}
 if [[ -z $deb ]]; then deb=$("$here/package.sh" | tail -1); fi
@@ -127,7 +130,7 @@ stop() {
 inside() {
     ssh -q -T -i "$run/key" -p "$ssh_port" -o BatchMode=yes -o IdentitiesOnly=yes \
         -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=60 -F none \
-        root@127.0.0.1 "export PATH=/usr/sbin:/usr/bin:/sbin:/bin; $1" </dev/null
+        root@127.0.0.1 "export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; $1"
 }
 
 # until_inside WHAT CONDITION: waits for a condition inside (a level, not an edge).
@@ -153,6 +156,15 @@ holds() {
     inside "$1" || die "that does not hold: $1"
 }
 
+# Files, accounts, the firewall and the bridge are as they were.
+nothing_is_left() {
+    inside 'find /etc /usr /var /run -xdev -path /var/log -prune -o -path /run/systemd -prune -o -path /run/udev -prune \
+        -o -print | sort >/root/after; cut -d: -f1 /etc/passwd /etc/group | diff /root/accounts -' || die "accounts are left"
+    says '' "comm -13 /root/before /root/after | grep -iE 'volan|volary' || true" | tee "$run/left"
+    ! grep -qvE '^(#.*)?$' "$run/left" || die "files are left"
+    holds '! nft list tables | grep volant; ! test -e /sys/class/net/vbr0'
+}
+
 step "systemd: a Debian on a disk"
 [[ -e $disk ]] || make_disk
 mkdir -p "$run"
@@ -160,7 +172,9 @@ rm -f "$run"/{pid,key,key.pub,console.log,disk.raw}
 make_initrd
 ssh-keygen -q -t ed25519 -N '' -C devvm-systemd -f "$run/key"
 cp --sparse=always "$disk" "$run/disk.raw"
-printf 'cd /root/.ssh\nwrite %s authorized_keys\ncd /root\nwrite %s volantd.deb\n' "$run/key.pub" "$deb" \
+tar -C "$(dirname "$deb")/release" -cf "$run/release.tar" .
+printf 'cd /root/.ssh\nwrite %s authorized_keys\ncd /root\nwrite %s volantd.deb\nwrite %s release.tar\n' \
+    "$run/key.pub" "$deb" "$run/release.tar" \
     | debugfs -w -f - "$run/disk.raw" >/dev/null 2>&1
 trap stop EXIT
 start
@@ -223,8 +237,23 @@ mends() {
 }
 holds 'systemctl stop volantd.service volantd.socket'
 mends daemon
-# The daemon that runs is of before an upgrade.
-inside 'cp /usr/bin/volantd /root/new; sed -i s/0\.1\.0/0.0.9/g /usr/bin/volantd; systemctl restart volantd; mv /root/new /usr/bin/volantd'
+# What runs is of before an upgrade: something that answers with another version on systemd's socket.
+inside 'mkdir -p /run/systemd/system/volantd.service.d; cat >/opt/old.pl; cat >/run/systemd/system/volantd.service.d/old.conf <<UNIT
+[Service]
+Type=simple
+WatchdogSec=0
+ExecStart=
+ExecStart=/usr/bin/perl /opt/old.pl
+UNIT
+systemctl daemon-reload; systemctl restart volantd; rm -r /run/systemd/system/volantd.service.d; systemctl daemon-reload' <<'OLD'
+open(SOCKET, "+<&=3");
+while (accept(CLIENT, SOCKET)) {
+    sysread(CLIENT, $request, 4096);
+    syswrite(CLIENT, "HTTP/1.1 200 OK\r\n\r\n{\"version\":\"0.0.9\"}");
+    close(CLIENT);
+}
+OLD
+says 'is version 0.0.9' 'volantd doctor --only daemon-version'
 mends daemon-version
 inside 'mv /usr/lib/systemd/system/volantd.service /root/; systemctl daemon-reload'
 mends unit
@@ -234,13 +263,16 @@ inside 'echo nameserver 10.0.2.3 >/etc/resolv.conf; apt-get -qq update; rm /bin/
 mends busybox
 
 step "systemd: uninstall"
-says 'stays: what is in /var/lib/volant' 'cp -a /etc/volant /root/record; volantd setup --uninstall; cp -a /root/record /etc/volant; rm -r /root/record'
+says 'stays: folder /var/lib/volant' 'cp -a /etc/volant /root/record; volantd setup --uninstall; cp -a /root/record /etc/volant; rm -r /root/record'
 holds 'test -e /var/lib/volant/state.db'
 says 'removed: folder /var/lib/volant' 'volantd setup --uninstall --yes'
 says 'Purging' 'dpkg --purge volantd'
-inside 'find /etc /usr /var /run -xdev -path /var/log -prune -o -path /run/systemd -prune -o -path /run/udev -prune \
-    -o -print | sort >/root/after; cut -d: -f1 /etc/passwd /etc/group | diff /root/accounts -' || die "accounts are left"
-says '' "comm -13 /root/before /root/after | grep -iE 'volan|volary' || true" | tee "$run/left"
-! grep -qv '^#' "$run/left" || die "files are left"
-holds '! nft list tables | grep volant; ! test -e /sys/class/net/vbr0'
+nothing_is_left
+
+step "systemd: the release folder, without the package"
+says 'made: file /etc/volant/volantd.toml' 'mkdir /root/release; tar -C /root/release -xf /root/release.tar; /root/release/install.sh'
+holds 'test "$(command -v volantd)" = /usr/local/bin/volantd; systemctl is-active -q volantd.service'
+says running 'volantd ctl vms create demo --cpu 1 --memory 256 --wait'
+says 'removed: folder /var/lib/volant' '/root/release/install.sh --uninstall --yes'
+nothing_is_left
 step "systemd: passed"
