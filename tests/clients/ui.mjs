@@ -131,6 +131,8 @@ async function fleet(page) {
   await remove.focus()
   await page.keyboard.press('Enter')
   await page.getByRole('dialog').waitFor()
+  // That the question before was closed may be told only now.
+  await page.locator('dialog').evaluate((dialog) => dialog.dispatchEvent(new Event('close')))
   await page.keyboard.press('Tab')
   await page.keyboard.press('Enter')
   await page.getByRole('link', { name: 'spare' }).waitFor({ state: 'detached' })

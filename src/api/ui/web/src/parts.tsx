@@ -100,8 +100,10 @@ export function Confirm() {
   }, [asked])
   if (!asked) return null
   const close = () => (question.value = null)
+  // The browser tells of a closing later, when the next question may be shown already.
+  const closed = () => dialog.current?.open || close()
   return (
-    <dialog ref={dialog} onClose={close} aria-labelledby="question">
+    <dialog ref={dialog} onClose={closed} aria-labelledby="question">
       <h2 id="question">{asked.title}</h2>
       <p>{asked.text}</p>
       <div class="row end">
