@@ -35,7 +35,7 @@ def main(volantd):
         for name in ["docs", "README.md"]:
             os.symlink(os.path.abspath(name), f"{folder}/{name}")
         os.mkdir(f"{folder}/bin")
-        os.symlink(volantd, f"{folder}/bin/volantd")
+        os.symlink(os.path.abspath(volantd), f"{folder}/bin/volantd")
         environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "VOLANT_HOST": os.environ["VOLANT_URL"],
                        "VOLANT_TOKEN_FILE": f"{folder}/token", "XDG_CONFIG_HOME": folder}
         for command, line in examples():
