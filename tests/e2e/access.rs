@@ -36,7 +36,7 @@ pub fn certify(folder: &Path, subject: &str) {
 /// Status, version of HTTP and what was answered, with headers.
 fn curl(folder: &Path, arguments: &[&str]) -> (String, String, String) {
     let out = Command::new("curl")
-        .args(["-sSi", "--max-time", "60", "-w", "\n%{http_code} %{http_version}", "--cacert"])
+        .args(["-sSi", "--max-time", "300", "-w", "\n%{http_code} %{http_version}", "--cacert"])
         .arg(folder.join("cert"))
         .args(arguments)
         .output()

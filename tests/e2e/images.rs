@@ -109,7 +109,7 @@ fn operations(daemon: &Daemon) {
     let socket = daemon.socket().display().to_string();
     let body = serde_json::json!({ "reference": reference("nginx") }).to_string();
     let out = Command::new("curl")
-        .args(["-sSi", "--max-time", "60", "--unix-socket", &socket, "-d", &body])
+        .args(["-sSi", "--max-time", "300", "--unix-socket", &socket, "-d", &body])
         .args(["-H", "content-type: application/json", "-H", "prefer: respond-async"])
         .arg("http://localhost/api/v1/images/pull")
         .output()

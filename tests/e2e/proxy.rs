@@ -85,7 +85,7 @@ fn status(answer: &str) -> &str {
 
 fn curl(arguments: &[&str]) -> (String, String) {
     let out = Command::new("curl")
-        .args(["-sS", "--max-time", "60", "-w", "\n%{http_code}"])
+        .args(["-sS", "--max-time", "300", "-w", "\n%{http_code}"])
         .args(arguments)
         .output()
         .unwrap();

@@ -36,7 +36,7 @@ fn nginx(token: &str) {
     let curl = |arguments: &[&str]| {
         let bearer = format!("Authorization: Bearer {token}");
         let mut command = Command::new("curl");
-        command.args(["-sS", "--max-time", "60", "-H", &bearer]).args(arguments).arg(&url);
+        command.args(["-sS", "--max-time", "300", "-H", &bearer]).args(arguments).arg(&url);
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     let page = curl(&["-i"]);
