@@ -22,10 +22,15 @@ if [ "${1:-}" = --uninstall ]; then
     if [ -x "$prefix/bin/volantd" ] && [ -e /etc/volant/setup.json ]; then
         "$prefix/bin/volantd" setup "$@"
     fi
-    if [ -e "$prefix/lib/volant/installed" ]; then
-        while read -r file; do rm -f "$prefix/$file"; done <"$prefix/lib/volant/installed"
-        rm -f "$prefix/lib/volant/installed"
-        rmdir "$prefix/lib/volant" 2>/dev/null || true
+    list=$prefix/lib/volant/installed
+    if [ -e "$list" ]; then
+        files=$(grep -v '/$' "$list") folders=$(grep '/$' "$list" | sort -r)
+        rm -f "$list"
+        printf '%s\n' "$files" | while read -r file; do rm -f "$prefix/$file"; done
+        # What others have put there stays, and the folder with it.
+        printf '%s\n' "$folders" | while read -r folder; do
+            rmdir "$prefix/$folder" 2>/dev/null || true
+        done
     fi
     exit 0
 fi
@@ -36,19 +41,30 @@ for file in volantd volary vmlinux SHA256SUMS; do
 done
 sha256sum --quiet -c SHA256SUMS || die "the release is damaged"
 
-mkdir -p "$prefix/bin" "$prefix/lib/volant"
+installed=$prefix/lib/volant/installed
+noted=$(mktemp)
+# Folders that an earlier release has made are still ours.
+grep '/$' "$installed" >"$noted" 2>/dev/null || true
+# make_folder NAME: notes those that were not there.
+make_folder() {
+    [ -d "$prefix/$1" ] && return
+    case $1 in */*) make_folder "${1%/*}" ;; esac
+    mkdir "$prefix/$1"
+    printf '%s/\n' "$1" >>"$noted"
+}
 # A program that runs cannot be written to, but replaced.
 put() {
-    mkdir -p "$(dirname "$prefix/$3")"
+    make_folder "$(dirname "$3")"
     cp "$2" "$prefix/$3.new"
     chmod "$1" "$prefix/$3.new"
     mv "$prefix/$3.new" "$prefix/$3"
-    printf '%s\n' "$3" >>"$prefix/lib/volant/installed.new"
+    printf '%s\n' "$3" >>"$noted"
 }
-rm -f "$prefix/lib/volant/installed.new"
+mkdir -p "$prefix"
 put 755 volantd bin/volantd
 put 755 volary lib/volant/volary
 put 644 vmlinux lib/volant/vmlinux
 find share -type f 2>/dev/null | while read -r file; do put 644 "$file" "$file"; done
-mv "$prefix/lib/volant/installed.new" "$prefix/lib/volant/installed"
+cp "$noted" "$installed"
+rm -f "$noted"
 exec "$prefix/bin/volantd" setup "$@"

@@ -83,15 +83,16 @@ pub fn config_text(wishes: &SetupArgs, facts: &Facts) -> Result<String, SetupErr
 pub fn plan(wishes: &SetupArgs, facts: &Facts, config: &Config, text: String) -> Vec<Step> {
     let service = facts.systemd && !wishes.no_systemd;
     let owner = service.then(|| ACCOUNT.to_owned());
-    let mut steps = vec![Step::Group { name: ACCOUNT.to_owned() }];
+    // First: the record of what is made is in it, and a folder that is there already is not setup's.
+    let folder = wishes.config.parent().map(Path::to_owned);
+    let folder = folder.map(|path| Step::Folder { path, mode: 0o755, owner: None });
+    let mut steps: Vec<Step> = folder.into_iter().collect();
+    steps.push(Step::Group { name: ACCOUNT.to_owned() });
     if service {
         let home = config.state_dir.clone();
         steps.push(Step::Group { name: "kvm".to_owned() });
         steps.push(Step::User { name: ACCOUNT.to_owned(), home });
         steps.push(Step::Member { user: ACCOUNT.to_owned(), group: "kvm".to_owned() });
-    }
-    if let Some(folder) = wishes.config.parent() {
-        steps.push(Step::Folder { path: folder.to_owned(), mode: 0o755, owner: None });
     }
     let state_dir = config.state_dir.clone();
     steps.push(Step::Folder { path: state_dir, mode: 0o750, owner: owner.clone() });

@@ -160,7 +160,7 @@ holds() {
 nothing_is_left() {
     inside 'find /etc /usr /var /run -xdev -path /var/log -prune -o -path /run/systemd -prune -o -path /run/udev -prune \
         -o -print | sort >/root/after; cut -d: -f1 /etc/passwd /etc/group | diff /root/accounts -' || die "accounts are left"
-    says '' "comm -13 /root/before /root/after | grep -iE 'volan|volary' || true" | tee "$run/left"
+    says '' "comm -13 /root/before /root/after | grep -iE 'volan|volary|^/usr/local/' || true" | tee "$run/left"
     ! grep -qvE '^(#.*)?$' "$run/left" || die "files are left"
     holds '! nft list tables | grep volant; ! test -e /sys/class/net/vbr0'
 }
