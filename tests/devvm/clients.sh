@@ -176,7 +176,7 @@ slow_requests() {
 
 schemathesis() {
     (cd "$run" && export VOLANT_REQUESTS=$run/requests SCHEMATHESIS_HOOKS=schemathesis_hooks \
-        PYTHONPATH=$root/tests/clients && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
+        PYTHONPATH=$root/tests/clients PYTHONDONTWRITEBYTECODE=1 && timeout 900 "$clients/py/bin/schemathesis" --config-file "$root/tests/clients/schemathesis.toml" \
         run "$VOLANT_URL/openapi.json" --checks all --header "Authorization: Bearer $VOLANT_TOKEN" \
         --max-examples "$examples" --seed "${VOLANT_TEST_FUZZ_SEED:-1}" --generation-database none \
         --exclude-deprecated "${without[@]}" "$@")
