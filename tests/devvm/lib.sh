@@ -30,15 +30,19 @@ install_missing() {
     ((${#wanted[@]} > 0)) || return 0
     printf 'installing with apt: %s\n' "${wanted[*]}"
     [[ $EUID -eq 0 ]] || die "not root: apt-get install ${wanted[*]}"
-    local quiet=(-qq -o "Dpkg::Use-Pty=0")
+    # Several of our scripts may want something at a time. The lock is not for what a package starts.
+    mkdir -p "$cache"
+    exec 5>"$cache/apt.lock"
+    flock 5
     # Without recommends: they would bring a desktop along with QEMU.
-    if ! DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends \
-        "${wanted[@]}" >/dev/null 2>&1; then
-        apt-get "${quiet[@]}" update
-        DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends \
-            "${wanted[@]}" >/dev/null
+    if ! apt_get install -y --no-install-recommends "${wanted[@]}" 2>/dev/null; then
+        apt_get update
+        apt_get install -y --no-install-recommends "${wanted[@]}"
     fi
+    exec 5>&-
 }
+
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null 5>&-; }
 
 # What the kernel build needs; kernel/build.sh itself installs nothing.
 install_kernel_tools() {

@@ -107,7 +107,6 @@ next_test() {
     exec 6>&-
 }
 
-# Clients of other makers have a place of their own, so that this worker's stands still meanwhile.
 run_test() {
     if [[ $1 == clients ]]; then
         VOLANT_TEST_DAEMON=$volantd "$here/clients.sh" </dev/null
@@ -124,23 +123,26 @@ list_tests() {
     for word; do [[ clients != *"$word"* ]] || { echo clients && break; }; done
 }
 
+# Runs one test, says how it went, and notes what it took.
+report_test() {
+    local began=$EPOCHSECONDS result=ok
+    run_test "$1" >"$lists/$1.log" 2>&1 || result=FAILED
+    if [[ $result == ok ]]; then
+        echo "$1" >>"$lists/passed"
+    else
+        sed '/^$/d' "$lists/$1.log"
+    fi
+    echo "test $1 ... $result ($((EPOCHSECONDS - began)) s)"
+    echo "$((EPOCHSECONDS - began)) $1" >>"$lists/durations"
+}
+
 worker() {
-    local name began
+    local name
     export DEVVM_NAME=$1
     make_place
     # They are all alike.
     if [[ $place == devvm && $1 == *-0 ]]; then "$here/selftest"; fi
-    while name=$(next_test) && [[ -n $name ]]; do
-        began=$EPOCHSECONDS
-        if run_test "$name" >"$lists/$name.log" 2>&1; then
-            echo "test $name ... ok ($((EPOCHSECONDS - began)) s)"
-            echo "$name" >>"$lists/passed"
-        else
-            sed '/^$/d' "$lists/$name.log"
-            echo "test $name ... FAILED ($((EPOCHSECONDS - began)) s)"
-        fi
-        echo "$((EPOCHSECONDS - began)) $name" >>"$lists/durations"
-    done
+    while name=$(next_test) && [[ -n $name ]]; do report_test "$name"; done
 }
 
 run_spread() {
@@ -149,13 +151,13 @@ run_spread() {
     touch "$lists"/{passed,durations} "$run/durations"
     list_tests "$@" | sort >"$lists/all"
     # A test that is new may be long, and on a new machine these are the longest.
-    awk 'FILENAME == ARGV[1] { took[$2] = $1; next } { new = /^(clients$|examples::|real::)/ ? 2000 : 999
+    awk 'FILENAME == ARGV[1] { took[$2] = $1; next } { new = /^(examples::|real::)/ ? 2000 : 999
             print ($1 in took ? took[$1] : new), $1 }' \
-        "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 >"$lists/names"
-    [[ -s $lists/names ]] || die "no test has such a name: $*"
+        "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 | sed '/^clients$/d' >"$lists/names"
+    [[ -s $lists/all ]] || die "no test has such a name: $*"
     count=1
     if [[ $("$here/where") == devvm ]]; then count=${SUITE_PLACES:-$(nproc)}; fi
-    ((count <= $(wc -l <"$lists/all"))) || count=1
+    ((count <= $(wc -l <"$lists/names"))) || count=$(($(wc -l <"$lists/names") > 0))
     step "$suite: $(wc -l <"$lists/all") tests in $count places"
     set -m
     for ((worker = 0; worker < count; worker++)); do
@@ -163,6 +165,11 @@ run_spread() {
         # The lock ends with this script, not with the devvm.
         worker "$suite_name-$worker" 7>&- &
     done
+    # Clients of other makers have a devvm of their own.
+    if grep -qx clients "$lists/all"; then
+        if [[ $("$here/where") == host ]]; then wait; fi
+        report_test clients 7>&- &
+    fi
     set +m
     for job in $(jobs -p); do wait "$job" || echo "a place for guests was lost"; done
     cat "$lists/durations" "$run/durations" | awk '!seen[$2]++' >"$lists/known"

@@ -22,14 +22,26 @@ tests_without_guests() {
     done
 }
 
-step "guest kernel: build"
+# What guests need, beside what cargo does: either leaves a processor idle now and then.
+prepare() {
+    kernel/build.sh
+    "$here/images.sh"
+    install_clients
+    "$here/clients.sh" install
+    step "guest kernel boots"
+    kernel/check.sh
+}
+
+mkdir -p "$target"
 install_kernel_tools
 install_devvm_tools
-kernel/build.sh >/dev/null
-mkdir -p "$target"
-# It waits for an emulator most of its time.
-kernel/check.sh >"$target/kernel-check.log" 2>&1 &
-check=$!
+install_daemon_tools
+step "in the background: guest kernel, images, clients of other makers"
+set -m
+prepare >"$target/prepare.log" 2>&1 &
+prepared=$!
+set +m
+trap 'kill -TERM -- "-$prepared" 2>/dev/null || true' EXIT
 
 "$here/lint.sh"
 
@@ -37,12 +49,10 @@ step "tests without guests"
 mapfile -t names < <(tests_without_guests)
 cargo test --locked --workspace --lib --bins "${names[@]}"
 
-step "guest kernel boots"
-if ! wait $check; then
-    cat "$target/kernel-check.log"
-    die "the kernel does not boot"
-fi
-cat "$target/kernel-check.log"
+step "what was made in the background"
+wait "$prepared" || { cat "$target/prepare.log"; die "guests lack something"; }
+tail -n 20 "$target/prepare.log"
+trap - EXIT
 
 # In place of this script: whoever stops it stops the suite, which then takes its devvm down.
 exec "$here/suite.sh" e2e
