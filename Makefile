@@ -1,7 +1,7 @@
 # The front door. Each target is one script; the scripts say what they need and install it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run down test bench load stress lint kernel deb clean
+.PHONY: help run down test bench load stress lint kernel book deb clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -21,9 +21,10 @@ bench: ## measure in real guests (FIRECRACKER=path compares with it)
 load: ## requests a second that the API answers on one core, without guests
 	@tests/devvm/load.sh
 
-stress: ## long runs: guests that come and go, large transfers, the package under systemd
+stress: ## long runs: guests that come and go, large transfers, the package under systemd, the book
 	@VOLANT_TEST_TRANSFER_MIB=256 VOLANT_TEST_PROXY_MIB=2048 VOLANT_TEST_EVENTS_S=120 tests/devvm/suite.sh stress --nocapture
 	@tests/devvm/systemd.sh
+	@tests/devvm/book.sh
 
 lint: ## shell scripts, format, clippy, licences of packages
 	@tests/devvm/lint.sh
@@ -31,6 +32,9 @@ lint: ## shell scripts, format, clippy, licences of packages
 kernel: ## build the guest kernel, print its folder
 	@bash -c "source tests/devvm/lib.sh && install_kernel_tools"
 	@kernel/build.sh
+
+book: ## the documentation as web pages, in target/book
+	@tests/devvm/book.sh
 
 deb: ## a Debian package and a release folder, in target/package
 	@tests/devvm/package.sh

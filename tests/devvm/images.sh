@@ -25,12 +25,13 @@ fi
     trap 'rm -rf "$work"' EXIT
     cd "$work"
 
-    # A minimal Debian with these packages. Without Perl's library and tables of old character sets, two fifths
-    # of it that nobody here uses: each is unpacked again and again in emulation.
+    # A minimal Debian with these packages. Without documents, Perl's library and tables of old character sets, nearly
+    # half of it that nobody here uses: each is unpacked again and again in emulation.
     tree() { # tree NAME PACKAGES OPTIONS…
         # shellcheck disable=SC2016 # mmdebstrap's shell expands it
         mmdebstrap --quiet --variant=minbase --include="$2" \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+            --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/apt/*' \
             --customize-hook='rm -rf "$1"/usr/share/perl "$1"/usr/lib/*/perl "$1"/usr/lib/*/gconv' \
             "${@:3}" "$suite" "$1.tar"
     }

@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
-# `make lint`: form of the code, warnings, shell scripts, the web console, the book, and what the packages may be.
+# `make lint`: form of the code, warnings, shell scripts, the web console, and what the packages may be.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
-
-readonly tools=$cache/tools
-
-# install_tool PACKAGE VERSION [FLAG…]: from source, once. Unoptimized: it builds in a quarter of the time
-# and runs in two seconds.
-install_tool() {
-    local package=$1 version=$2
-    shift 2
-    if ! "$tools/bin/$package" --version 2>/dev/null | grep -qF "$version"; then
-        echo "building $package $version into $tools"
-        cargo install --quiet --locked --debug --root "$tools" "$@" "$package@$version"
-    fi
-}
 
 deny() { "$tools/bin/cargo-deny" --locked --log-level warn check --hide-inclusion-graph "$@"; }
 
@@ -29,9 +16,9 @@ need_cargo
 cargo fmt --all --check
 
 step "clippy"
-cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 # The suites' daemon has code that the normal one has not.
-cargo clippy --locked --all-targets --features "$test_features" --quiet -- -D warnings
+cargo clippy --locked --workspace --all-targets --features "$test_features" --quiet -- -D warnings
+cargo clippy --locked --bins --quiet -- -D warnings
 
 step "web console: types, and whether what is committed is what its sources make"
 install_missing npm=npm
@@ -46,10 +33,6 @@ node build.mjs "$built"
 diff -rq ../dist "$built" || die "src/api/ui/dist is not up to date: npm run build in src/api/ui/web"
 rm -r "$built"
 cd "$root"
-
-step "documentation: the book"
-install_tool mdbook 0.5.4 --no-default-features
-"$tools/bin/mdbook" build docs
 
 step "packages: licences, duplicates, sources"
 install_tool cargo-deny 0.20.2

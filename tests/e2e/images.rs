@@ -3,60 +3,17 @@
 //! VOLANT_TEST_IMAGES is what tests/devvm/images.sh has made.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, named};
+use crate::registry::{REGISTRY, Registry, daemon, page};
 
-pub(crate) const REGISTRY: &str = "127.0.0.1:15000";
 const POLL: Duration = Duration::from_millis(100);
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Debian's docker-registry with the images that were pushed to it; gone at the end.
-pub(crate) struct Registry {
-    server: Child,
-    _folder: tempfile::TempDir,
-}
-
 fn images() -> PathBuf {
     named("VOLANT_TEST_IMAGES")
-}
-
-impl Registry {
-    pub(crate) fn start() -> Registry {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {} }}, maintenance: {{ \
-             readonly: {{ enabled: true }} }} }}\nhttp: {{ addr: {REGISTRY} }}\n",
-            images().join("registry").display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let server = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        while std::net::TcpStream::connect(REGISTRY).is_err() {
-            assert!(Instant::now() < deadline, "the registry does not answer");
-            std::thread::park_timeout(POLL);
-        }
-        Registry { server, _folder: folder }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-pub(crate) fn daemon() -> Daemon {
-    Daemon::start_with(&format!("[images]\nplain_http_hosts = [\"{REGISTRY}\"]\n"))
 }
 
 fn reference(image: &str) -> String {
@@ -81,13 +38,6 @@ fn json(daemon: &Daemon, args: &[&str]) -> serde_json::Value {
 fn ready_us(daemon: &Daemon, vm: &str) -> u64 {
     let vm = json(daemon, &["vms", "get", vm]);
     vm["boot"]["steps"].as_array().unwrap().last().unwrap()["at_us"].as_u64().unwrap()
-}
-
-/// What curl gets there.
-pub(crate) fn page(url: &str) -> String {
-    let out = Command::new("curl").args(["-sS", "--max-time", "20", url]).output().unwrap();
-    assert!(out.status.success(), "{url}: {out:?}");
-    String::from_utf8(out.stdout).unwrap()
 }
 
 /// Asks until the page is there: a workload needs a moment after its guest.

@@ -29,6 +29,7 @@ mod plugins;
 mod processes;
 mod proxy;
 mod real;
+mod registry;
 mod servers;
 mod setup;
 mod shutdown;

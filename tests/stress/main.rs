@@ -8,11 +8,16 @@ mod cloud_init;
 #[path = "../e2e/daemon.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod daemon;
+#[path = "../e2e/examples.rs"]
+mod examples;
 #[path = "../e2e/outside.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod outside;
+mod plugins;
 #[path = "../e2e/real.rs"]
 mod real;
+#[path = "../e2e/registry.rs"]
+mod registry;
 #[path = "../e2e/servers.rs"]
 mod servers;
 #[path = "../e2e/vsock.rs"]
