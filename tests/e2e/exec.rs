@@ -1,7 +1,5 @@
 //! Processes in a guest: their bytes, their end, and each on its own.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
@@ -9,15 +7,18 @@ use hyper::{Method, Request};
 
 use crate::daemon::Daemon;
 
-/// Lines of `seq` that make a little more than 10 MiB.
-const LINES: u32 = 1_500_000;
+/// Numbers that make a little more than 10 MiB with what is between them.
+const NUMBERS: u32 = 150_000;
 const EXECS_AT_ONCE: usize = 50;
 
-fn numbers() -> String {
-    let mut text = String::new();
-    for number in 1..=LINES {
-        writeln!(text, "{number}").unwrap();
-    }
+/// What is between two numbers of a stream. Long lines, because a guest spends its time on the numbers.
+fn between(sign: &str) -> String {
+    format!(" {}\n", sign.repeat(70))
+}
+
+fn numbers(sign: &str) -> String {
+    let all: Vec<String> = (1..=NUMBERS).map(|number| number.to_string()).collect();
+    let text = all.join(&between(sign)) + "\n";
     assert!(10 << 20 < text.len());
     text
 }
@@ -26,12 +27,12 @@ fn numbers() -> String {
 fn ten_mebibytes_of_each_stream_arrive_whole_and_apart() {
     let daemon = Daemon::start();
     daemon.create("one", &[]);
-    let line = format!("seq 1 {LINES} >&2 & seq 1 {LINES}; wait");
+    let seq = |sign| format!("seq -s '{}' 1 {NUMBERS}", between(sign));
+    let line = format!("{} >&2 & {}; wait", seq("e"), seq("o"));
     let out = daemon.ctl(&["vms", "exec", "one", "--", "sh", "-c", &line]);
     assert!(out.status.success(), "{:?}", out.status);
-    let wanted = numbers();
-    assert!(out.stdout == wanted.as_bytes(), "stdout: {} bytes", out.stdout.len());
-    assert!(out.stderr == wanted.as_bytes(), "stderr: {} bytes", out.stderr.len());
+    assert!(out.stdout == numbers("o").as_bytes(), "stdout: {} bytes", out.stdout.len());
+    assert!(out.stderr == numbers("e").as_bytes(), "stderr: {} bytes", out.stderr.len());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, named};
-use crate::registry::{REGISTRY, Registry, daemon, page};
+use crate::registry::{REGISTRY, Registry, daemon};
 
 const POLL: Duration = Duration::from_millis(100);
 const DEADLINE: Duration = Duration::from_secs(120);

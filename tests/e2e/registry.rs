@@ -51,10 +51,3 @@ impl Drop for Registry {
 pub(crate) fn daemon() -> Daemon {
     Daemon::start_with(&format!("[images]\nplain_http_hosts = [\"{REGISTRY}\"]\n"))
 }
-
-/// What curl gets there.
-pub(crate) fn page(url: &str) -> String {
-    let out = Command::new("curl").args(["-sS", "--max-time", "20", url]).output().unwrap();
-    assert!(out.status.success(), "{url}: {out:?}");
-    String::from_utf8(out.stdout).unwrap()
-}

@@ -10,6 +10,7 @@ mod cloud_init;
 mod daemon;
 #[path = "../e2e/examples.rs"]
 mod examples;
+mod files;
 #[path = "../e2e/outside.rs"]
 #[expect(dead_code, reason = "the end-to-end suite uses the rest")]
 mod outside;
