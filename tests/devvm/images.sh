@@ -15,6 +15,10 @@ readonly suite=bookworm
 # What tests compare with is needed where the images are kept already, too.
 install_missing umoci=umoci mkfs.erofs=erofs-utils docker-registry=docker-registry >&2
 result=$cache/images/$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)
+# Whoever comes second finds what the first has made.
+mkdir -p "$cache"
+exec 4>"$cache/images.lock"
+flock 4
 if [[ -e $result/complete ]]; then
     echo "$result"
     exit
