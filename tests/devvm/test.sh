@@ -47,7 +47,7 @@ trap 'kill -TERM -- "-$prepared" 2>/dev/null || true' EXIT
 
 step "tests without guests"
 mapfile -t names < <(tests_without_guests)
-cargo test --locked --workspace --lib --bins "${names[@]}"
+cargo test --locked --workspace --features "$test_features" --lib --bins "${names[@]}"
 
 step "what was made in the background"
 wait "$prepared" || { cat "$target/prepare.log"; die "guests lack something"; }
