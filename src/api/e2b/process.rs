@@ -385,8 +385,11 @@ pub async fn send_signal(
         _ => return Err(invalid("signal is SIGNAL_SIGTERM or SIGNAL_SIGKILL")),
     };
     let id = find_running(&e2b.orchestrator, &guest.name, &process).await?;
-    e2b.orchestrator.process_signal(&guest.name, id, number).await?;
-    Ok(Json(json!({})))
+    match e2b.orchestrator.process_signal(&guest.name, id, number).await {
+        // It has ended in between, and one that has ended is not known here.
+        Err(error) if error.code() == "process_state" => Err(not_found(&process)),
+        outcome => Ok(outcome.map(|()| Json(json!({})))?),
+    }
 }
 
 /// `Update`: the size of its terminal.
