@@ -79,6 +79,10 @@ fn every_route_has_an_operation_and_every_operation_a_route() {
             assert!(described.insert((method, (*path).to_owned())), "{path} is described twice");
         }
     }
+    // Their route is made elsewhere (src/api/mcp/fixtures), and no release has it.
+    if cfg!(feature = "mcp-fixtures") {
+        assert!(described.remove(&("ANY".to_owned(), "/mcp-fixtures".to_owned())));
+    }
     let missing: Vec<_> = routes.difference(&described).collect();
     assert!(
         missing.is_empty(),
