@@ -50,7 +50,7 @@ pub use access::{Auth, InvalidNetwork, NetworkList, Rules, authorize, protect};
 pub use agui::mount as mount_agui;
 pub use e2b::{E2bSettings, by_host as e2b_by_host, mount as mount_e2b};
 pub use mcp::mount as mount_mcp;
-pub use server::{Listener, serve};
+pub use server::{Listener, Service, Shortcut, serve};
 pub use tls::{Tls, TlsError};
 
 /// Bytes of a request's body, but for what is streamed through the proxy.

@@ -17,6 +17,13 @@ pub struct Rewind<S> {
     stream: S,
 }
 
+impl<S> Rewind<S> {
+    /// Puts `first`, which has been read of `stream`, before the rest.
+    pub fn to(first: Bytes, stream: S) -> Rewind<S> {
+        Rewind { first, stream }
+    }
+}
+
 impl<S: AsyncRead + Unpin> Rewind<S> {
     /// Reads until it is clear whether the client speaks HTTP/2.
     ///

@@ -1,17 +1,20 @@
 //! Connections: bounded in number, in the time their head may take, and drained at the end.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::Extensions;
 use axum::http::uri::Scheme;
-use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -23,6 +26,7 @@ use tower_service::Service as _;
 use crate::api::access::{Lease, Leased, Peer};
 use crate::api::rewind::Rewind;
 use crate::api::tls::Tls;
+use crate::orchestrator::StreamObject;
 
 /// Connections at once, per listener; a further one waits in the backlog.
 const CONNECTIONS_MAX: usize = 4096;
@@ -52,15 +56,40 @@ pub enum Listener {
     Tcp(TcpListener, Option<Tls>),
 }
 
-/// Serves `router` until `shutdown` is cancelled, then lets connections finish for a while.
-pub async fn serve(listener: Listener, router: Router, shutdown: CancellationToken) {
+/// A way past the routes, for requests that need none: has a connection, with a request that carries its
+/// extensions, before the routes do. What it does not serve comes back, with the bytes that it has read.
+#[derive(Clone)]
+pub struct Shortcut(pub Arc<ServeConnection>);
+
+type ServeConnection = dyn Fn(Box<dyn StreamObject>, Request<Body>, CancellationToken) -> BoxFuture<'static, Left>
+    + Send
+    + Sync;
+type Left = Option<(Box<dyn StreamObject>, Bytes)>;
+
+impl fmt::Debug for Shortcut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shortcut").finish_non_exhaustive()
+    }
+}
+
+/// What a listener serves.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// All of it.
+    pub router: Router,
+    /// Some of it, sooner; HTTP/1.1 only.
+    pub shortcut: Option<Shortcut>,
+}
+
+/// Serves `service` until `shutdown` is cancelled, then lets connections finish for a while.
+pub async fn serve(listener: Listener, service: Service, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
     let permits = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = std::sync::Arc::clone(&permits).acquire_owned().await else { return };
         let ended = shutdown.clone();
         let accepted = tokio::select! {
-            accepted = accept(&listener, &router, ended, &connections, permit) => accepted,
+            accepted = accept(&listener, &service, ended, &connections, permit) => accepted,
             () = shutdown.cancelled() => break,
         };
         if accepted.is_err() {
@@ -75,7 +104,7 @@ pub async fn serve(listener: Listener, router: Router, shutdown: CancellationTok
 
 async fn accept(
     listener: &Listener,
-    router: &Router,
+    service: &Service,
     ended: CancellationToken,
     connections: &TaskTracker,
     permit: tokio::sync::OwnedSemaphorePermit,
@@ -85,19 +114,20 @@ async fn accept(
             let (stream, _) = listener.accept().await?;
             let peer = Peer::Unix(stream.peer_cred().ok().map(|credentials| credentials.uid()));
             let scheme = Scheme::HTTP;
-            connections.spawn(connection(stream, peer, scheme, router.clone(), ended, permit));
+            let service = service.clone();
+            connections.spawn(connection(stream, peer, scheme, service, ended, permit));
         }
         Listener::Tcp(listener, tls) => {
             let (stream, address) = listener.accept().await?;
             let peer = Peer::Tcp(address);
             // Small answers should not wait for more.
             let _ = stream.set_nodelay(true);
-            let router = router.clone();
+            let service = service.clone();
             match tls.clone() {
-                Some(tls) => connections.spawn(secured(stream, tls, peer, router, ended, permit)),
+                Some(tls) => connections.spawn(secured(stream, tls, peer, service, ended, permit)),
                 None => {
                     let scheme = Scheme::HTTP;
-                    connections.spawn(connection(stream, peer, scheme, router, ended, permit))
+                    connections.spawn(connection(stream, peer, scheme, service, ended, permit))
                 }
             };
         }
@@ -109,7 +139,7 @@ async fn secured(
     stream: TcpStream,
     tls: Tls,
     peer: Peer,
-    router: Router,
+    service: Service,
     ended: CancellationToken,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
@@ -119,14 +149,14 @@ async fn secured(
     };
     // A client that does not speak TLS, or goes away, ends its own connection only.
     let Ok(Ok(stream)) = accepted else { return };
-    connection(stream, peer, Scheme::HTTPS, router, ended, permit).await;
+    connection(stream, peer, Scheme::HTTPS, service, ended, permit).await;
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     peer: Peer,
     scheme: Scheme,
-    router: Router,
+    service: Service,
     ended: CancellationToken,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
@@ -138,28 +168,26 @@ async fn connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let Ok(Ok((stream, is_http2))) = looked else { return };
     let lease = Lease::default();
     let stream = Leased::new(stream, lease.clone());
-    let requests = watch::Sender::new(0);
-    // HTTP/1.1 has a timeout of its own for a connection without a request.
-    let counted = is_http2.then(|| requests.clone());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(scheme.clone());
+    let mark = move |extensions: &mut Extensions| {
+        extensions.insert(peer);
+        extensions.insert(scheme.clone());
         if let Peer::Tcp(address) = peer {
-            request.extensions_mut().insert(ConnectInfo(address));
-            request.extensions_mut().insert(lease.clone());
+            extensions.insert(ConnectInfo(address));
+            extensions.insert(lease.clone());
         }
-        let answer = router.clone().call(request);
-        let under_way = counted.as_ref().map(UnderWay::new);
-        async move {
-            let answer = answer.await;
-            drop(under_way);
-            answer
-        }
-    });
+    };
+    let router = service.router;
     if is_http2 {
-        http2(TokioIo::new(stream), service, requests, ended).await;
+        http2(stream, router, mark, ended).await;
+    } else if let Some(Shortcut(shortcut)) = service.shortcut {
+        let mut template = Request::new(Body::empty());
+        mark(template.extensions_mut());
+        // What is left of a connection is what the routes serve.
+        if let Some((stream, first)) = shortcut(Box::new(stream), template, ended.clone()).await {
+            http1(Rewind::to(first, stream), router, mark, ended).await;
+        }
     } else {
-        http1(TokioIo::new(stream), service, ended).await;
+        http1(stream, router, mark, ended).await;
     }
     drop(permit);
 }
@@ -180,19 +208,21 @@ impl Drop for UnderWay {
     }
 }
 
-async fn http1<S, F>(
-    stream: TokioIo<Leased<Rewind<S>>>,
-    service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
+async fn http1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    router: Router,
+    mark: impl Fn(&mut Extensions) + Send,
     ended: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    F: Future<Output = Result<Response, Infallible>> + Send + 'static,
-{
+) {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        mark(request.extensions_mut());
+        router.clone().call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_LEN_MAX)
-        .serve_connection(stream, service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
@@ -206,22 +236,31 @@ async fn http1<S, F>(
 }
 
 /// HTTP/2 without TLS, by prior knowledge.
-async fn http2<S, F>(
-    stream: TokioIo<Leased<Rewind<S>>>,
-    service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future = F>,
-    requests: watch::Sender<usize>,
+async fn http2<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    router: Router,
+    mark: impl Fn(&mut Extensions) + Send,
     ended: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    F: Future<Output = Result<Response, Infallible>> + Send + 'static,
-{
+) {
+    // HTTP/1.1 has a timeout of its own for a connection without a request.
+    let requests = watch::Sender::new(0);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        mark(request.extensions_mut());
+        let answer = router.clone().call(request);
+        let under_way = UnderWay::new(&requests);
+        async move {
+            let answer = answer.await;
+            drop(under_way);
+            answer
+        }
+    });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL)
-        .serve_connection(stream, service);
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let leave = async {
         tokio::select! {

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use axum::extract::Request;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::api::{self, Auth, E2bSettings, Listener, NetworkList, Rules, Tls};
+use crate::api::{self, Auth, E2bSettings, Listener, NetworkList, Rules, Service, Shortcut, Tls};
 use crate::artifact;
 use crate::artifact::fetch::{Fetcher, HostPolicy};
 use crate::artifact::folders::Folders;
@@ -90,16 +91,19 @@ async fn serve(config: Config) -> Result<()> {
     let mcp = api::mount_mcp(router.clone(), orchestrator.clone(), shutdown.child_token());
     let e2b = api::mount_e2b(router.clone(), orchestrator.clone(), e2b_settings(&config));
     let router = router.merge(agui).merge(mcp).merge(e2b);
+    let shortcut = shortcut(proxy::Relay::new(orchestrator.clone()), auth.clone());
     let router = api::protect(router, auth);
+    let service = Service { router: router.clone(), shortcut: Some(shortcut) };
     let servers = TaskTracker::new();
     if let Some(address) = config.proxy_listen {
         let hosts = proxy::host_router(orchestrator.clone(), &config.proxy_domain);
         let hosts = api::e2b_by_host(router.clone(), hosts, &config.proxy_domain);
+        let hosts = Service { router: hosts, shortcut: None };
         let listener = Listener::Tcp(bind(address).await?, tls.clone());
         servers.spawn(api::serve(listener, hosts, shutdown.clone()));
     }
     for listener in sockets.listeners {
-        servers.spawn(api::serve(listener, router.clone(), shutdown.clone()));
+        servers.spawn(api::serve(listener, service.clone(), shutdown.clone()));
     }
     tracing::info!(socket = %config.socket.display(), listen = %config.listen, "ready");
     // Absent without systemd.
@@ -129,6 +133,15 @@ async fn serve(config: Config) -> Result<()> {
         let _ = fs::remove_file(&config.socket);
     }
     Ok(())
+}
+
+/// Plain requests to guests' ports go past the routes, once they have passed their gates.
+fn shortcut(relay: proxy::Relay, auth: Auth) -> Shortcut {
+    Shortcut(Arc::new(move |stream, template, ended| {
+        let (relay, auth) = (relay.clone(), auth.clone());
+        let open = move |request: &mut Request| auth.open_port(request);
+        Box::pin(async move { relay.serve(stream, template, open, ended).await })
+    }))
 }
 
 /// Who may connect, and how a request must look.

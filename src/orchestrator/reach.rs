@@ -40,6 +40,11 @@ impl Orchestrator {
         }
     }
 
+    /// Whether there is such a VM, and it runs.
+    pub fn is_running(&self, name: &VmName) -> bool {
+        self.find(name).is_ok_and(|handle| handle.vm.borrow().state == VmState::Running)
+    }
+
     /// A stream to the agent's HTTP server.
     ///
     /// # Errors

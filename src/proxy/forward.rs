@@ -2,11 +2,10 @@
 //! goes away is missed by the other.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
@@ -25,7 +24,7 @@ use crate::wire::Problem;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the guest may take to begin its answer, from the last movement of the request's body on,
 /// unless the request says otherwise.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAD_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// A request's word on both, in milliseconds.
 const TIMEOUT: HeaderName = HeaderName::from_static("volant-timeout-ms");
@@ -62,7 +61,8 @@ pub fn refused(error: &Error) -> Response {
     problem(status, error.code(), error.to_string(), error.hint())
 }
 
-fn bad(error: &dyn std::fmt::Display) -> Response {
+/// What a guest has answered instead of HTTP.
+pub fn bad(error: &dyn std::fmt::Display) -> Response {
     problem(StatusCode::BAD_GATEWAY, "bad_guest_answer", format!("the guest: {error}"), None)
 }
 
@@ -108,8 +108,7 @@ pub async fn forward(
         let text = "the path is none".to_owned();
         return Err(problem(StatusCode::BAD_REQUEST, "invalid_path", text, None));
     };
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    origin.client = client.map(|ConnectInfo(address)| address.ip());
+    origin.client = headers::client(request.extensions().get());
     origin.tls = request.extensions().get::<Scheme>() == Some(&Scheme::HTTPS);
     let http2 = headers::wants_http2(request.headers());
     let upgrade = headers::upgrade(request.headers()).filter(|_| !http2);
@@ -131,15 +130,18 @@ pub async fn forward(
     match movement.or_still(sent, head_timeout).await {
         Some(Ok(answer)) => back(answer, upgrade).map_err(|problem| *problem),
         Some(Err(error)) => Err(failed(&error)),
-        None => {
-            let text = "the guest did not begin its answer in time".to_owned();
-            Err(problem(StatusCode::GATEWAY_TIMEOUT, "guest_timeout", text, None))
-        }
+        None => Err(too_late()),
     }
 }
 
+/// A guest has not answered.
+pub fn too_late() -> Response {
+    let text = "the guest did not begin its answer in time".to_owned();
+    problem(StatusCode::GATEWAY_TIMEOUT, "guest_timeout", text, None)
+}
+
 /// Random enough for a name, and without a system call for each request.
-fn random() -> [u64; 3] {
+pub fn random() -> [u64; 3] {
     let random = RandomState::new();
     [0, 1, 2].map(|number| random.hash_one(number))
 }

@@ -18,7 +18,7 @@ use crate::model::VmName;
 use crate::orchestrator::{Error, Orchestrator};
 
 /// Bytes of the head of a guest's answer.
-const HEAD_LEN_MAX: usize = 64 * 1024;
+pub const HEAD_LEN_MAX: usize = 64 * 1024;
 /// Header fields of a guest's answer.
 const HEADERS_MAX: usize = 128;
 /// The same in HTTP/2, where it is bytes.

@@ -1,11 +1,17 @@
 //! Heads as the other side should see them. Pure.
 
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
 use axum::http::Uri;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Headers that end at each hop (RFC 9110, 7.6.1). `TE` and `Upgrade` are made anew where they are
 /// meant; `Trailer` goes on, since the trailers do.
-const HOP_BY_HOP: [HeaderName; 6] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
+    HTTP2_SETTINGS,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -27,13 +33,19 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// The client's address; none on a Unix socket.
-    pub client: Option<std::net::IpAddr>,
+    pub client: Option<HeaderValue>,
     /// Whether the client came by TLS.
     pub tls: bool,
     /// Part of the path that the guest does not see.
     pub prefix: String,
     /// Host header for the guest.
     pub host: String,
+}
+
+/// What is told of a client at `address`.
+pub fn client(address: Option<&ConnectInfo<SocketAddr>>) -> Option<HeaderValue> {
+    let ConnectInfo(address) = address?;
+    HeaderValue::from_str(&address.ip().to_string()).ok()
 }
 
 /// Whether the guest is spoken to in HTTP/2: gRPC needs it, everything else gets HTTP/1.1.
@@ -48,15 +60,20 @@ pub fn wants_http2(headers: &HeaderMap) -> bool {
 
 /// Removes what ends at this hop, and what `Connection` names.
 pub fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let others = [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
-    for name in named.iter().chain(&HOP_BY_HOP).chain(&others) {
+    let mut named: Vec<HeaderName> = Vec::new();
+    if let Some(first) = headers.get(header::CONNECTION) {
+        let is_single = headers.get_all(header::CONNECTION).iter().nth(1).is_none();
+        // What most of them say names no field.
+        if !is_single || !first.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
+            let values = headers.get_all(header::CONNECTION).iter();
+            let words = values.filter_map(|value| value.to_str().ok());
+            let words = words.flat_map(|value| value.split(','));
+            named.extend(words.filter_map(|name| name.trim().parse::<HeaderName>().ok()));
+        }
+    }
+    // To look at the few that there are costs less than to look for each.
+    named.extend(headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned());
+    for name in &named {
         headers.remove(name);
     }
 }
@@ -121,11 +138,15 @@ fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
         Ok(prefix) if !origin.prefix.is_empty() => headers.insert(FORWARDED_PREFIX, prefix),
         _ => headers.remove(FORWARDED_PREFIX),
     };
-    let Some(client) = origin.client else { return };
+    let Some(client) = &origin.client else { return };
     // The last address is the one that is known; those before it are what the client claims.
-    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let all: Vec<String> = before.map(str::to_owned).chain([client.to_string()]).collect();
-    if let Ok(all) = HeaderValue::from_str(&all.join(", ")) {
+    let before = headers.get_all(FORWARDED_FOR).iter().chain([client]);
+    let before: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
+    let all = match before.len() {
+        1 => Ok(client.clone()),
+        _ => HeaderValue::from_str(&before.join(", ")),
+    };
+    if let Ok(all) = all {
         headers.insert(FORWARDED_FOR, all);
     }
 }
@@ -141,10 +162,21 @@ fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u64; 3]) {
         return;
     }
     headers.remove(TRACESTATE);
-    let [high, low, parent] = trace();
-    let value = format!("00-{high:016x}{low:016x}-{parent:016x}-00");
-    if let Ok(value) = HeaderValue::from_str(&value) {
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    for (number, at) in trace().into_iter().zip([3, 19, 36]) {
+        put_hex(&mut value[at..at + 16], number);
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
         headers.insert(TRACEPARENT, value);
+    }
+}
+
+/// What `{:016x}` writes, for a part of its cost: it is done for every request.
+fn put_hex(out: &mut [u8], number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -197,12 +229,12 @@ mod tests {
     fn guest_sees(pairs: &[(&str, &str)], http2: bool) -> HeaderMap {
         let mut headers = map(pairs);
         let origin = Origin {
-            client: Some([192, 0, 2, 7].into()),
+            client: Some(HeaderValue::from_static("192.0.2.7")),
             tls: true,
             prefix: "/api/v1/vms/one/proxy/80".to_owned(),
             host: "localhost".to_owned(),
         };
-        for_guest(&mut headers, &origin, http2, || [0xabab_abab_abab_abab; 3]);
+        for_guest(&mut headers, &origin, http2, || [0x0123_4567_89ab_cdef; 3]);
         headers
     }
 
@@ -260,7 +292,7 @@ mod tests {
             (text(&seen, "traceparent"), text(&seen, "tracestate")),
             (Some(mine), Some("a=1"))
         );
-        let new = format!("00-{}-{}-00", "ab".repeat(16), "ab".repeat(8));
+        let new = format!("00-{}-{}-00", "0123456789abcdef".repeat(2), "0123456789abcdef");
         for bad in ["", "00-0-0-0", &mine[1..], &mine.to_uppercase(), &format!("{mine}-x")] {
             let seen = guest_sees(&[("traceparent", bad), ("tracestate", "a=1")], false);
             assert_eq!(text(&seen, "traceparent"), Some(new.as_str()), "{bad}");

@@ -9,6 +9,7 @@ mod guests;
 mod headers;
 mod host;
 mod openapi;
+mod relay;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -22,6 +23,7 @@ use guests::{Guests, Place};
 use headers::{Origin, path_after};
 
 pub use host::host_router;
+pub use relay::Relay;
 
 /// What guests see as their own name.
 const HOST: &str = "localhost";

@@ -96,6 +96,51 @@ fn curl(arguments: &[&str]) -> (String, String) {
 }
 
 #[test]
+fn one_connection_takes_the_short_way_and_then_the_long_one() {
+    let guest = Guest::new();
+    guest.serve(8080, ECHO);
+    let request = |line: &str, rest: &str| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let fields = format!("Host: {API}\r\nAuthorization: Bearer TOKEN\r\n{rest}");
+        format!("{method} {BASE}/8080/{path} HTTP/1.1\r\n{fields}")
+    };
+    let mut kept = guest.send(&request("GET before", "\r\n"));
+    let mut seen = String::new();
+    let mut until = |kept: &mut TcpStream, end: &str| {
+        while !seen.to_ascii_lowercase().contains(end) {
+            let mut piece = [0; 4096];
+            let count = kept.read(&mut piece).unwrap();
+            assert_ne!(count, 0, "{seen}");
+            seen += &String::from_utf8_lossy(&piece[..count]);
+        }
+    };
+    until(&mut kept, "get /before");
+
+    let all = guest.ask(
+        &[
+            request("GET 1", "\r\n"),
+            request("HEAD 2", "\r\n"),
+            request("GET 3", "\r\n"),
+            request("POST 4", "Content-Length: 5\r\n\r\nhello"),
+            request("GET 5", "\r\n"),
+            request("GET 6", "Connection: close\r\n\r\n"),
+        ]
+        .concat(),
+    );
+    let asked: Vec<_> = all.lines().filter(|line| line.ends_with(" HTTP/1.1")).collect();
+    let wanted = ["GET /1", "GET /3", "POST /4", "GET /5", "GET /6"];
+    assert_eq!(asked, wanted.map(|line| format!("{line} HTTP/1.1")), "{all}");
+    assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 6, "{all}");
+
+    // What is kept is not another machine's.
+    assert!(guest.0.ctl(&["vms", "restart", "one"]).status.success());
+    guest.serve(8080, ECHO);
+    kept.write_all(request("GET after", "\r\n").replace("TOKEN", &guest.0.token()).as_bytes())
+        .unwrap();
+    until(&mut kept, "get /after");
+}
+
+#[test]
 fn the_guest_and_the_client_see_what_is_theirs() {
     let guest = Guest::new();
     guest.serve(8080, ECHO);

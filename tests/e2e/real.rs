@@ -93,7 +93,7 @@ fn real_servers_answer_real_clients_through_the_proxy() {
 
     client(&["transfer", &url, &token, "1"]);
     let before = daemon.private_kib();
-    let mib = setting("VOLANT_TEST_PROXY_MIB", "16");
+    let mib = setting("VOLANT_TEST_PROXY_MIB", "64");
     println!("{}", client(&["transfer", &url, &token, &mib]));
     let after = daemon.private_kib();
     println!("{before} KiB of the daemon became {after} KiB");

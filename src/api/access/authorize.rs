@@ -112,7 +112,7 @@ fn entry(request: &Request, operation: &Operation, principal: &Principal) -> Aud
         id: 0,
         at_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
         principal: principal.name.to_string(),
-        peer: principal.peer.to_string(),
+        peer: principal.address.map_or_else(|| "unix".to_owned(), |address| address.to_string()),
         operation: operation.id.to_owned(),
         target: request.uri().path().chars().take(TARGET_LEN_MAX).collect(),
         status: 0,

@@ -20,7 +20,7 @@ mod socket;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -44,6 +44,8 @@ use rate::RateLimit;
 
 /// Name of the header with a request's id, in both directions.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The operation that requests to guests' ports are.
+const TO_PORT: &str = "proxyToPort";
 /// Bytes of a client's own request id.
 const REQUEST_ID_LEN_MAX: usize = 64;
 
@@ -65,14 +67,14 @@ pub struct Principal {
     pub scope: Scope,
     /// Labels of the VMs that they are limited to; none means no limit.
     pub labels: Arc<BTreeMap<String, String>>,
-    /// For logs: an address, or `unix`.
-    pub peer: Arc<str>,
+    /// Whence, as far as proxies that are trusted tell it; none is the Unix socket.
+    pub address: Option<IpAddr>,
 }
 
 impl Principal {
     /// Someone whom no labels limit.
-    pub fn unlimited(name: Arc<str>, scope: Scope, peer: Arc<str>) -> Principal {
-        Principal { name, scope, labels: Arc::default(), peer }
+    pub fn unlimited(name: Arc<str>, scope: Scope, address: Option<IpAddr>) -> Principal {
+        Principal { name, scope, labels: Arc::default(), address }
     }
 }
 
@@ -99,6 +101,7 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct Auth {
     root_token: Arc<str>,
+    root_name: Arc<str>,
     rules: Arc<Rules>,
     rate: Arc<RateLimit>,
     orchestrator: Orchestrator,
@@ -109,32 +112,56 @@ impl Auth {
     pub fn new(orchestrator: Orchestrator, root_token: &str, rules: Rules) -> Auth {
         Auth {
             root_token: root_token.into(),
+            root_name: "root token".into(),
             rate: Arc::new(RateLimit::new(rules.requests_per_second)),
             rules: Arc::new(rules),
             orchestrator,
         }
     }
 
+    /// Lets a request to a guest's port pass both gates, if there is no doubt: of somebody whom no labels limit, and
+    /// not of a page of another site. Gives the header with its id. What is not let pass here is
+    /// decided about on the routes.
+    pub fn open_port(&self, request: &mut Request) -> Option<(HeaderName, HeaderValue)> {
+        request.extensions_mut().remove::<Principal>();
+        let id = HeaderValue::from_str(&request_id(request).0).ok()?;
+        admit(self, request).ok()?;
+        let principal = request.extensions().get::<Principal>()?;
+        let Access::Scope(needed) = operations::named(TO_PORT)?.access else { return None };
+        (principal.labels.is_empty() && needed <= principal.scope).then_some((REQUEST_ID, id))
+    }
+
     /// Whose token it is. The connection of `request` ends with it, unless it is the root token.
-    fn principal(&self, token: &str, request: &Request, peer: Arc<str>) -> Option<Principal> {
+    fn principal(&self, token: &str, request: &Request, address: IpAddr) -> Option<Principal> {
         if token.as_bytes().ct_eq(self.root_token.as_bytes()).into() {
-            return Some(Principal::unlimited("root token".into(), Scope::Admin, peer));
+            let name = Arc::clone(&self.root_name);
+            return Some(Principal::unlimited(name, Scope::Admin, Some(address)));
         }
         let (token, over) = self.orchestrator.authenticate(token)?;
         if let Some(lease) = request.extensions().get::<Lease>() {
             lease.until(token.id, over);
         }
         let name = format!("token {}", token.name).into();
-        Some(Principal { name, scope: token.scope, labels: Arc::new(token.labels), peer })
+        Some(Principal {
+            name,
+            scope: token.scope,
+            labels: Arc::new(token.labels),
+            address: Some(address),
+        })
     }
 
     /// A VM's own token is somebody on the way to that VM's ports, and nobody elsewhere.
-    fn guest_principal(&self, token: &str, request: &Request, peer: Arc<str>) -> Option<Principal> {
+    fn guest_principal(
+        &self,
+        token: &str,
+        request: &Request,
+        address: IpAddr,
+    ) -> Option<Principal> {
         let route = request.extensions().get::<MatchedPath>()?.as_str();
         let vm = proxied(route, request.uri().path())?;
         let name = format!("access token of VM {vm}").into();
         let opens = self.orchestrator.token_opens(&vm, token);
-        opens.then(|| Principal::unlimited(name, Scope::Operate, peer))
+        opens.then(|| Principal::unlimited(name, Scope::Operate, Some(address)))
     }
 }
 
@@ -174,7 +201,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
     let address = match request.extensions().get::<Peer>() {
         Some(Peer::Unix(uid)) => {
             let name = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
-            let principal = Principal::unlimited(name.into(), Scope::Admin, "unix".into());
+            let principal = Principal::unlimited(name.into(), Scope::Admin, None);
             request.extensions_mut().insert(principal);
             return Ok(());
         }
@@ -197,13 +224,11 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
     let shown = request.headers().get(header::AUTHORIZATION);
     let bearer = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let token = bearer.or(in_protocols.as_deref()).or_else(|| e2b::api_key(request));
-    let peer: Arc<str> = client.to_string().into();
     let principal = token.and_then(|token| {
-        let principal = auth.principal(token, request, Arc::clone(&peer));
-        principal.or_else(|| auth.guest_principal(token, request, Arc::clone(&peer)))
+        let principal = auth.principal(token, request, client);
+        principal.or_else(|| auth.guest_principal(token, request, client))
     });
-    let principal =
-        principal.or_else(|| e2b::principal(&auth.orchestrator, request, Arc::clone(&peer)));
+    let principal = principal.or_else(|| e2b::principal(&auth.orchestrator, request, client));
     let Some(principal) = principal else {
         if let Some(gone) = e2b::refused(&auth.orchestrator, request) {
             return Err(gone);

@@ -2,7 +2,7 @@
 //! sandbox's own, which opens its processes, files and ports and nothing else; a signature opens one
 //! file of it.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
@@ -51,7 +51,7 @@ pub fn api_key(request: &Request) -> Option<&str> {
 pub fn principal(
     orchestrator: &Orchestrator,
     request: &Request,
-    peer: Arc<str>,
+    address: IpAddr,
 ) -> Option<Principal> {
     if !is_for_sandbox(request) {
         return None;
@@ -61,7 +61,7 @@ pub fn principal(
     let opens = token.is_some_and(|token| orchestrator.guest_token_opens(&vm.name, token))
         || is_signed(orchestrator, request, &vm.name);
     let name = format!("access token of sandbox {}", vm.name).into();
-    opens.then(|| Principal::unlimited(name, Scope::Operate, peer))
+    opens.then(|| Principal::unlimited(name, Scope::Operate, Some(address)))
 }
 
 /// The answer to who has shown nothing that is known, where it is about a sandbox that is not there:

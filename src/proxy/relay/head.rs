@@ -1,0 +1,354 @@
+//! Heads of HTTP/1.1 messages (RFC 9112), read and written as they lie in a buffer. Pure.
+
+use axum::extract::Request;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::PathAndQuery;
+use axum::http::{Method, StatusCode, Uri};
+use bytes::{Buf, BufMut, BytesMut};
+
+use crate::model::VmName;
+use crate::proxy::relay::body::Body;
+
+/// Header fields of a request that goes this way, and of a guest's answer.
+const REQUEST_FIELDS_MAX: usize = 64;
+const ANSWER_FIELDS_MAX: usize = 128;
+/// What every path that leads here begins with.
+const PREFIX: &[u8] = b"/api/v1/vms/";
+/// Fields that ask for more than this way has: a body, another protocol, an answer of more parts, a deadline,
+/// or leave for another site.
+const MORE: [&str; 11] = [
+    "content-length",
+    "content-type",
+    "expect",
+    "http2-settings",
+    "origin",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "volant-timeout-ms",
+    "proxy-connection",
+];
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub name: VmName,
+    pub port: u16,
+    /// Bytes of the request's path that the guest does not see.
+    pub prefix_len: usize,
+    /// Bytes of the request's head.
+    pub head_len: usize,
+    /// Whether it is the client's last request on this connection.
+    pub is_last: bool,
+}
+
+/// What lies at the beginning of a client's bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A plain request.
+    Plain(Target),
+    /// The beginning of what may become one.
+    Part,
+    /// Something else.
+    Other,
+}
+
+/// Reads a request for a port of a guest into `request`, whose extensions stay, if there is nothing more to it
+/// than a method without a body, a path and fields that change nothing.
+pub fn read_request(received: &[u8], request: &mut Request) -> Found {
+    if !may_begin(received) {
+        return Found::Other;
+    }
+    let mut fields = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let len = match parsed.parse(received) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Found::Part,
+        Err(_) => return Found::Other,
+    };
+    let headers = request.headers_mut();
+    headers.clear();
+    let Some(is_last) = plain_fields(parsed.headers, headers) else { return Found::Other };
+    let Some(target) = target(&parsed, len, is_last) else { return Found::Other };
+    let (Some(method), Some(path)) = (parsed.method, parsed.path) else { return Found::Other };
+    *request.method_mut() = if method == "HEAD" { Method::HEAD } else { Method::GET };
+    match PathAndQuery::try_from(path) {
+        Ok(whole) if whole.as_str() == path => *request.uri_mut() = Uri::from(whole),
+        // None at all, or one with a fragment.
+        _ => return Found::Other,
+    }
+    Found::Plain(target)
+}
+
+/// Whether a plain request can begin with these bytes: what cannot does not have to be waited for.
+fn may_begin(received: &[u8]) -> bool {
+    [&b"GET "[..], b"HEAD "].iter().any(|method| {
+        let (beginning, path) = received.split_at(method.len().min(received.len()));
+        method.starts_with(beginning) && PREFIX.starts_with(&path[..path.len().min(PREFIX.len())])
+    })
+}
+
+fn target(parsed: &httparse::Request<'_, '_>, head_len: usize, is_last: bool) -> Option<Target> {
+    let path = parsed.path?;
+    let whole = path.split('?').next()?;
+    let (name, rest) = whole.strip_prefix("/api/v1/vms/")?.split_once('/')?;
+    let (port, _) = rest.strip_prefix("proxy/")?.split_once('/')?;
+    let prefix_len = "/api/v1/vms//proxy/".len() + name.len() + port.len();
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|port| is_number && *port != 0)?;
+    let is_plain = parsed.version == Some(1) && matches!(parsed.method, Some("GET" | "HEAD"));
+    let name = VmName::try_from(name).ok().filter(|_| is_plain)?;
+    Some(Target { name, port, prefix_len, head_len, is_last })
+}
+
+/// Puts a request's fields into `headers`, unless one of them means more; whether the connection ends after it.
+fn plain_fields(fields: &[httparse::Header<'_>], headers: &mut HeaderMap) -> Option<bool> {
+    let mut is_last = false;
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_bytes(field.value).ok()?;
+        let is_second = name == header::HOST && headers.contains_key(header::HOST);
+        if is_second || MORE.contains(&name.as_str()) {
+            return None;
+        }
+        if name == header::CONNECTION {
+            let is_close = value.as_bytes().eq_ignore_ascii_case(b"close");
+            if !is_close && !value.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
+                return None;
+            }
+            is_last = is_last || is_close;
+        }
+        headers.append(name, value);
+    }
+    Some(is_last)
+}
+
+/// The head of a guest's answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Body,
+    /// Whether the connection can have another request after the body.
+    pub stays: bool,
+}
+
+/// Takes the head of an answer to a request of `method`, and makes `out` its status line. None: it is not
+/// there whole.
+///
+/// # Errors
+/// It is no HTTP, or means more than one thing.
+pub fn take_answer(
+    received: &mut BytesMut,
+    method: &Method,
+    out: &mut BytesMut,
+) -> Result<Option<Answer>, &'static str> {
+    let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut fields);
+    let len = match parsed.parse(received) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err("it has too many header fields"),
+        Err(_) => return Err("its answer is no HTTP"),
+    };
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or("its answer has no status")?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("101 to a request without Upgrade");
+    }
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_bytes(field.value);
+        let (Ok(name), Ok(value)) = (name, value) else { return Err("its answer is no HTTP") };
+        headers.append(name, value);
+    }
+    let body = Body::of(method, status, &headers)?;
+    let is_current = parsed.version == Some(1);
+    let stays = is_current && !matches!(body, Body::UntilEnd) && !says_close(&headers);
+    if !status.is_informational() {
+        out.clear();
+        put_status(out, status, parsed.reason.unwrap_or_default());
+    }
+    received.advance(len);
+    Ok(Some(Answer { status, headers, body, stays }))
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| {
+        let mut words = value.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
+}
+
+/// Writes a request's head.
+pub fn put_request(out: &mut BytesMut, method: &Method, path: &str, headers: &HeaderMap) {
+    for part in [method.as_str(), " ", path, " HTTP/1.1\r\n"] {
+        out.put_slice(part.as_bytes());
+    }
+    put_fields(out, headers);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a status line.
+pub fn put_status(out: &mut BytesMut, status: StatusCode, reason: &str) {
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        out.put_slice(part.as_bytes());
+    }
+}
+
+/// Writes header fields, without the empty line after them.
+pub fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.put_slice(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as NoBody;
+
+    use super::*;
+    use crate::proxy::relay::body::Chunk;
+
+    const GOOD: &str =
+        "GET /api/v1/vms/one/proxy/80/a%20b?x=/1 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: 2\r\n\r\n";
+
+    fn read(text: &str) -> (Found, Request) {
+        let mut request = Request::new(NoBody::empty());
+        let found = read_request(text.as_bytes(), &mut request);
+        (found, request)
+    }
+
+    #[test]
+    fn a_plain_request_is_read_once_it_is_whole() {
+        for len in 0..GOOD.len() {
+            assert_eq!(read(&GOOD[..len]).0, Found::Part, "{len}");
+        }
+        let (found, request) = read(&format!("{GOOD}GET /next"));
+        let Found::Plain(target) = found else { panic!("{found:?}") };
+        assert_eq!((target.name.as_str(), target.port), ("one", 80));
+        assert_eq!((target.head_len, target.prefix_len), (GOOD.len(), 24));
+        assert_eq!(request.uri(), "/api/v1/vms/one/proxy/80/a%20b?x=/1");
+        let values: Vec<_> = request.headers().get_all("x-a").iter().collect();
+        assert_eq!(values, ["1", "2"]);
+    }
+
+    #[test]
+    fn what_means_more_goes_the_other_way() {
+        let with = |line: &str| format!("{}{line}\r\n\r\n", &GOOD[..GOOD.len() - 2]);
+        for field in MORE {
+            assert_eq!(read(&with(&format!("{field}: 0"))).0, Found::Other, "{field}");
+        }
+        for line in [
+            "Connection: keep-alive, X-A",
+            "Connection: Upgrade",
+            "Host: other",
+            "Transfer-Encoding : chunked",
+            "Content-Length: 1\r\nContent-Length: 2",
+            " folded",
+            "no field",
+            "X-Null: a\0b",
+        ] {
+            assert_eq!(read(&with(line)).0, Found::Other, "{line}");
+        }
+        for (line, wanted) in [("Connection: Keep-Alive", false), ("Connection: Close", true)] {
+            let found = read(&with(line)).0;
+            assert!(matches!(found, Found::Plain(Target { is_last, .. }) if is_last == wanted));
+        }
+        for (from, to) in [
+            ("GET ", "POST "),
+            ("GET ", "get "),
+            ("GET ", "\r\nGET "),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("/80/", "/0/"),
+            ("/80/", "/+80/"),
+            ("/80/", "/65536/"),
+            ("/80/", "/%380/"),
+            ("/80/a%20b", "/80"),
+            ("/80/a%20b", "/80"),
+            ("/one/", "/On/"),
+            ("/one/", "/on%65/"),
+            ("/proxy/", "/agent/"),
+            ("/api/", "http://h/api/"),
+            ("/a%20b", "/a#b"),
+            ("/a%20b", "/a\u{7f}b"),
+        ] {
+            assert_eq!(read(&GOOD.replacen(from, to, 1)).0, Found::Other, "{from} {to}");
+        }
+        let many = "X-Many: 1\r\n".repeat(REQUEST_FIELDS_MAX);
+        assert_eq!(read(&with(many.trim_end())).0, Found::Other, "many fields");
+    }
+
+    fn answer(method: &Method, text: &str) -> Result<(String, Answer), &'static str> {
+        for len in 0..text.len() {
+            let mut part = BytesMut::from(&text[..len]);
+            let taken = take_answer(&mut part, method, &mut BytesMut::new());
+            assert!(!matches!(taken, Ok(Some(_))), "{len} bytes of {text:?}");
+        }
+        let (mut all, mut out) = (BytesMut::from(text), BytesMut::new());
+        all.put_slice(b"rest");
+        let taken = take_answer(&mut all, method, &mut out)?.expect("a whole head");
+        assert_eq!(all, "rest");
+        Ok((String::from_utf8(out.to_vec()).unwrap(), taken))
+    }
+
+    fn body(method: &Method, status_and_fields: &str) -> Result<(Body, bool), &'static str> {
+        let text = format!("HTTP/1.1 {status_and_fields}\r\n\r\n");
+        answer(method, &text).map(|(_, answer)| (answer.body, answer.stays))
+    }
+
+    #[test]
+    fn an_answers_body_is_told_in_one_way() {
+        let get = |text| body(&Method::GET, text);
+        let chunked = Body::Chunked(Chunk::Length);
+        assert_eq!(get("200 OK\r\nContent-Length: 5"), Ok((Body::Length(5), true)));
+        assert_eq!(
+            get("200 OK\r\nContent-Length: 5\r\nContent-Length: 5").unwrap().0,
+            Body::Length(5)
+        );
+        assert_eq!(get("200 OK\r\nTransfer-Encoding: Chunked"), Ok((chunked, true)));
+        assert_eq!(
+            get("200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5").unwrap().0,
+            chunked
+        );
+        assert_eq!(get("200 OK"), Ok((Body::UntilEnd, false)));
+        let closes = "200 OK\r\nConnection: x, Close\r\nContent-Length: 5";
+        assert_eq!(get(closes), Ok((Body::Length(5), false)));
+        for empty in ["204 No Content", "304 Not Modified\r\nContent-Length: 5", "100 Continue"] {
+            assert_eq!(get(empty), Ok((Body::Length(0), true)), "{empty}");
+        }
+        let head = body(&Method::HEAD, "200 OK\r\nContent-Length: 5");
+        assert_eq!(head, Ok((Body::Length(0), true)));
+        for bad in [
+            "101 Switching Protocols",
+            "200 OK\r\nContent-Length: 5\r\nContent-Length: 6",
+            "200 OK\r\nContent-Length: +5",
+            "200 OK\r\nContent-Length: 5, 5",
+            "200 OK\r\nContent-Length: 99999999999999999999",
+            "200 OK\r\nTransfer-Encoding: gzip, chunked",
+            "200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "99 Low",
+            "2000 High",
+            "200 OK\r\nno field",
+            "200 OK\r\n folded: 1",
+        ] {
+            assert!(get(bad).is_err(), "{bad}");
+        }
+        let many = format!("200 OK{}", "\r\nX-Many: 1".repeat(ANSWER_FIELDS_MAX + 1));
+        assert!(get(&many).is_err());
+    }
+
+    #[test]
+    fn heads_are_written_as_they_were() {
+        let (line, answer) =
+            answer(&Method::GET, "HTTP/1.0 200 Fine\r\nB: 1\r\nA: 2\r\n\r\n").unwrap();
+        assert_eq!((line.as_str(), answer.stays), ("HTTP/1.1 200 Fine\r\n", false));
+        let mut out = BytesMut::new();
+        put_request(&mut out, &Method::GET, "/x", &answer.headers);
+        assert_eq!(out, "GET /x HTTP/1.1\r\nb: 1\r\na: 2\r\n\r\n");
+    }
+}
