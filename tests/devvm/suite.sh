@@ -167,8 +167,17 @@ run_spread() {
     done
     # Clients of other makers have a devvm of their own.
     if grep -qx clients "$lists/all"; then
-        if [[ $("$here/where") == host ]]; then wait; fi
-        report_test clients 7>&- &
+        if [[ $("$here/where") == host ]]; then
+            wait
+            report_test clients 7>&- &
+        else
+            devvms+=" $suite_name-$count"
+            {
+                report_test clients
+                # Two places leave a quarter of two processors idle.
+                [[ ! -s $lists/names ]] || worker "$suite_name-$count"
+            } 7>&- &
+        fi
     fi
     set +m
     for job in $(jobs -p); do wait "$job" || echo "a place for guests was lost"; done

@@ -1,6 +1,7 @@
 //! A client's connection, and the one to the guest that its requests go to.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::SystemTime;
@@ -139,9 +140,11 @@ impl Connection {
         loop {
             if !self.received.is_empty() {
                 match read_request(&self.received, &mut self.request) {
-                    Found::Plain(target) => return Next::Plain(target),
+                    Found::Plain(target) if target.head_len <= REQUEST_LEN_MAX => {
+                        return Next::Plain(target);
+                    }
                     Found::Part if self.received.len() < REQUEST_LEN_MAX => {}
-                    Found::Part | Found::Other => return Next::Other,
+                    _ => return Next::Other,
                 }
             }
             self.received.reserve(READ_LEN);
@@ -187,9 +190,9 @@ impl Connection {
                 Err(text) => return Err(Failure::Guest(text)),
             }
             match more(guest, &mut self.client, &mut self.received, READ_LEN).await? {
-                0 if is_silent => return Err(Failure::Silent),
-                0 => return Err(Failure::Guest("it ended the connection in its answer's head")),
-                _ => is_silent = false,
+                Ok(1..) => is_silent = false,
+                _ if is_silent => return Err(Failure::Silent),
+                _ => return Err(Failure::Guest("it ended the connection in its answer's head")),
             }
         }
     }
@@ -212,13 +215,14 @@ impl Connection {
             if is_whole {
                 break;
             }
-            if more(guest, &mut self.client, &mut self.received, BODY_READ_LEN).await? == 0 {
-                if !body.end(&mut self.out) {
-                    // What was cut off must not be taken for whole.
-                    return Err(Failure::Client);
+            match more(guest, &mut self.client, &mut self.received, BODY_READ_LEN).await? {
+                Ok(1..) => {}
+                Ok(0) if body.end(&mut self.out) => {
+                    write(&mut self.client, &mut self.out).await?;
+                    break;
                 }
-                write(&mut self.client, &mut self.out).await?;
-                break;
+                // What was cut off must not be taken for whole.
+                _ => return Err(Failure::Client),
             }
         }
         guest.is_reused = true;
@@ -282,19 +286,19 @@ async fn write(client: &mut Stream, out: &mut BytesMut) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for more of a guest: how many bytes, none at its end. A client that leaves meanwhile is missed at once.
+/// Waits for more of a guest: how many bytes, none at its end, or how the connection broke. A client that leaves meanwhile is missed at once.
 async fn more(
     guest: &mut Guest,
     client: &mut Stream,
     ahead: &mut BytesMut,
     len: usize,
-) -> Result<usize, Failure> {
+) -> Result<io::Result<usize>, Failure> {
     guest.received.reserve(len);
     loop {
         ahead.reserve(READ_LEN);
         tokio::select! {
             biased;
-            read = guest.stream.read_buf(&mut guest.received) => return Ok(read.unwrap_or(0)),
+            read = guest.stream.read_buf(&mut guest.received) => return Ok(read),
             read = client.read_buf(ahead) => match read {
                 Ok(1..) if ahead.len() <= AHEAD_LEN_MAX => {}
                 _ => return Err(Failure::Client),
@@ -402,6 +406,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_without_a_length_that_breaks_off_is_not_whole() {
+        let (mut connection, mut client, _guest) = connected().await;
+        let pieces = [
+            Ok(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\nab")),
+            Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        ];
+        let broken = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));
+        let broken = tokio::io::join(broken, tokio::io::sink());
+        connection.guest.as_mut().unwrap().stream = Box::new(broken);
+        let answer = connection.ask().await.unwrap();
+        assert_eq!(connection.deliver(answer, id(), false).await, Err(Failure::Client));
+        drop(connection);
+        let mut seen = String::new();
+        client.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.ends_with("\r\n\r\n2\r\nab\r\n"), "{seen}");
+    }
+
+    #[tokio::test]
     async fn a_client_that_leaves_or_floods_is_not_waited_for() {
         let (mut connection, client, _guest) = connected().await;
         drop(client);
@@ -420,7 +442,13 @@ mod tests {
         let (mut connection, mut client, _guest) = connected().await;
         client.write_all(&REQUEST[..40]).await.unwrap();
         client.write_all(&[b'x'; REQUEST_LEN_MAX]).await.unwrap();
-        assert!(matches!(connection.next().await, Next::Other), "a long head");
+        assert!(matches!(connection.next().await, Next::Other), "a head that becomes long");
+        let (mut connection, mut client, _guest) = connected().await;
+        let field = format!("X: {}\r\n\r\n", "x".repeat(REQUEST_LEN_MAX));
+        client.write_all(&REQUEST[..REQUEST.len() - 2]).await.unwrap();
+        client.write_all(field.as_bytes()).await.unwrap();
+        connection.received.reserve(2 * REQUEST_LEN_MAX);
+        assert!(matches!(connection.next().await, Next::Other), "a long one that is whole");
         let (mut connection, client, _guest) = connected().await;
         drop(client);
         assert!(matches!(connection.next().await, Next::End));
