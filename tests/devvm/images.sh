@@ -2,7 +2,9 @@
 # Builds the images that tests pull, from Debian's packages, by mmdebstrap and umoci. Prints the
 # folder with the results, which are kept: a second call takes no time.
 #
-#   layout/       an OCI layout with the tags base, nginx, python, postgresql and servers
+#   images.sh [postgresql]    the latter with that image too, which only `make stress` needs
+#
+#   layout/       an OCI layout with the tags base, nginx, python, servers, and postgresql
 #   registry/     what Debian's docker-registry stores after they were pushed to it
 #   python.tar    as docker save writes it
 #   servers.tar   likewise: nginx, and Python with gRPC and WebSocket servers
@@ -14,7 +16,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 readonly suite=bookworm
 # What tests compare with is needed where the images are kept already, too.
 install_missing umoci=umoci mkfs.erofs=erofs-utils docker-registry=docker-registry >&2
-result=$cache/images/$(sha256sum "${BASH_SOURCE[0]}" | cut -c1-16)
+readonly more=${1:-}
+result=$cache/images/$({ cat "${BASH_SOURCE[0]}" && echo "$more"; } | sha256sum | cut -c1-16)
 # Whoever comes second finds what the first has made.
 mkdir -p "$cache"
 exec 4>"$cache/images.lock"
@@ -79,14 +82,16 @@ fi
     umoci config --image layout:python --clear config.cmd --config.entrypoint python3 \
         --config.cmd -m --config.cmd http.server --config.cmd 8000 --config.workingdir /srv \
         --config.user www-data --config.volume /data
-    # Without what only its compiler of queries needs, and the cluster that Debian makes.
-    # shellcheck disable=SC2016 # mmdebstrap's shell expands it
-    tree postgresql attr,postgresql-15 --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
-        --dpkgopt='path-exclude=/usr/lib/*/libz3.*' \
-        --dpkgopt='path-exclude=/usr/lib/postgresql/*/bitcode/*' \
-        --dpkgopt='path-exclude=/usr/lib/postgresql/*/llvmjit*' \
-        --customize-hook='rm -rf "$1"/var/lib/postgresql/15 "$1"/etc/postgresql/15'
-    next postgresql
+    if [[ $more == postgresql ]]; then
+        # Without what only its compiler of queries needs, and the cluster that Debian makes.
+        # shellcheck disable=SC2016 # mmdebstrap's shell expands it
+        tree postgresql attr,postgresql-15 --dpkgopt='path-exclude=/usr/lib/*/libLLVM*' \
+            --dpkgopt='path-exclude=/usr/lib/*/libz3.*' \
+            --dpkgopt='path-exclude=/usr/lib/postgresql/*/bitcode/*' \
+            --dpkgopt='path-exclude=/usr/lib/postgresql/*/llvmjit*' \
+            --customize-hook='rm -rf "$1"/var/lib/postgresql/15 "$1"/etc/postgresql/15'
+        next postgresql
+    fi
 
     tree servers nginx-light,python3-grpcio,python3-websockets
     next servers
@@ -101,7 +106,7 @@ END
     docker-registry serve registry.yml &>registry.log &
     registry=$!
     trap 'kill $registry; rm -rf "$work"' EXIT
-    for tag in base nginx python postgresql; do
+    for tag in base nginx python $more; do
         skopeo --insecure-policy copy --retry-times 5 --dest-tls-verify=false "oci:layout:$tag" \
             "docker://127.0.0.1:$port/debian/$tag:latest"
     done

@@ -50,7 +50,9 @@ install_clients
 [[ $suite != bench ]] || install_bench_tools
 kernel=$("$root/kernel/build.sh")
 # Where another place is named, its images are taken as they are.
-export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh")}
+more=
+[[ $suite != stress ]] || more=postgresql
+export VOLANT_TEST_IMAGES=${VOLANT_TEST_IMAGES:-$("$here/images.sh" $more)}
 build_agent
 build_suite "$suite"
 if [[ $suite != bench ]]; then

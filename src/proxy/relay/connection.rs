@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::agent::StreamObject;
 use crate::model::VmName;
 use crate::proxy::HOST;
-use crate::proxy::forward::random;
+use crate::proxy::forward::{bad, random, too_late};
 use crate::proxy::guests::HEAD_LEN_MAX;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::relay::REQUEST_TIMEOUT;
@@ -62,6 +62,8 @@ pub enum Failure {
     Silent,
     /// The guest's answer is none.
     Guest(&'static str),
+    /// The guest has not answered in time.
+    Late,
 }
 
 /// A connection to a guest.
@@ -197,13 +199,25 @@ impl Connection {
         }
     }
 
-    /// Gives the client an answer, whose status line has been written.
-    pub async fn deliver(
+    /// Gives the client the answer, or says why there is none.
+    pub async fn answer(
         &mut self,
-        mut answer: Answer,
+        asked: Result<Answer, Failure>,
         id: Id,
         is_last: bool,
     ) -> Result<(), Failure> {
+        let problem = match asked {
+            Ok(answer) => return self.deliver(answer, id, is_last).await,
+            Err(Failure::Client) => return Err(Failure::Client),
+            Err(Failure::Silent) => bad(&"it ended the connection without an answer"),
+            Err(Failure::Guest(text)) => bad(&text),
+            Err(Failure::Late) => too_late(),
+        };
+        self.refuse(problem, id, is_last).await
+    }
+
+    /// Gives the client an answer, whose status line has been written.
+    async fn deliver(&mut self, mut answer: Answer, id: Id, is_last: bool) -> Result<(), Failure> {
         headers::strip(&mut answer.headers);
         let mut body = answer.body;
         body.declare(&mut answer.headers);
@@ -238,12 +252,7 @@ impl Connection {
     }
 
     /// Gives the client a problem as its answer.
-    pub async fn refuse(
-        &mut self,
-        problem: Response,
-        id: Id,
-        is_last: bool,
-    ) -> Result<(), Failure> {
+    async fn refuse(&mut self, problem: Response, id: Id, is_last: bool) -> Result<(), Failure> {
         self.guest = None;
         let (mut parts, body) = problem.into_parts();
         let body = to_bytes(body, PROBLEM_LEN_MAX).await.map_err(|_| Failure::Client)?;

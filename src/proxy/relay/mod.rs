@@ -5,19 +5,20 @@
 mod body;
 mod connection;
 mod head;
+mod timer;
 
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::Request;
 use bytes::{Buf, Bytes};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::orchestrator::Orchestrator;
-use crate::proxy::forward::{HEAD_TIMEOUT, bad, too_late};
+use crate::proxy::forward::HEAD_TIMEOUT;
 use connection::{Connection, Failure, Guest, Id, Next, Stream};
-use head::Target;
+use head::{Answer, Target};
+use timer::Timer;
 
 /// How long a request may take to come whole, and a connection may wait for its next one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,11 +47,13 @@ impl Relay {
         ended: CancellationToken,
     ) -> Option<(Stream, Bytes)> {
         let mut connection = Connection::new(client, template);
-        let mut ending = pin!(ended.cancelled());
+        let (mut ending, mut timer) = (pin!(ended.cancelled()), Timer::new());
         loop {
+            timer.set(REQUEST_TIMEOUT);
             let next = tokio::select! {
                 biased;
-                next = timeout(REQUEST_TIMEOUT, connection.next()) => next.unwrap_or(Next::End),
+                next = connection.next() => next,
+                () = timer.passed() => Next::End,
                 () = &mut ending => Next::End,
             };
             let target = match next {
@@ -65,7 +68,13 @@ impl Relay {
             };
             connection.received.advance(target.head_len);
             let is_last = target.is_last || ended.is_cancelled();
-            self.exchange(&mut connection, &target, id, is_last).await.ok()?;
+            timer.set(HEAD_TIMEOUT);
+            let asked = tokio::select! {
+                biased;
+                asked = self.ask(&mut connection, &target) => asked,
+                () = timer.passed() => Err(Failure::Late),
+            };
+            connection.answer(asked, id, is_last).await.ok()?;
             if is_last {
                 break;
             }
@@ -91,34 +100,17 @@ impl Relay {
         connection.guest.is_some()
     }
 
-    /// Passes on the request that has been read, and its answer back.
-    async fn exchange(
-        &self,
-        connection: &mut Connection,
-        target: &Target,
-        id: Id,
-        is_last: bool,
-    ) -> Result<(), Failure> {
+    /// Passes on the request that has been read; the head of its answer.
+    async fn ask(&self, connection: &mut Connection, target: &Target) -> Result<Answer, Failure> {
         connection.prepare(target);
-        let asked = timeout(HEAD_TIMEOUT, async {
-            match connection.ask().await {
-                // A guest may end what nobody has used for a while, and GET may be asked twice (RFC 9110, 9.2.2).
-                Err(Failure::Silent) if connection.is_reused() => {
-                    if !self.connect(connection, target).await {
-                        return Err(Failure::Silent);
-                    }
-                    connection.ask().await
-                }
-                asked => asked,
+        match connection.ask().await {
+            // A guest may end what nobody has used for a while, and GET may be asked twice (RFC 9110, 9.2.2).
+            Err(Failure::Silent)
+                if connection.is_reused() && self.connect(connection, target).await =>
+            {
+                connection.ask().await
             }
-        });
-        let problem = match asked.await {
-            Ok(Ok(answer)) => return connection.deliver(answer, id, is_last).await,
-            Ok(Err(Failure::Client)) => return Err(Failure::Client),
-            Ok(Err(Failure::Silent)) => bad(&"it ended the connection without an answer"),
-            Ok(Err(Failure::Guest(text))) => bad(&text),
-            Err(_) => too_late(),
-        };
-        connection.refuse(problem, id, is_last).await
+            asked => asked,
+        }
     }
 }
