@@ -24,8 +24,8 @@ const HEADERS_MAX: usize = 128;
 /// The same in HTTP/2, where it is bytes.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// How long a connection may wait for its next request, and how many of one port.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-const IDLE_MAX: usize = 64;
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const IDLE_MAX: usize = 64;
 /// Last part of the authority that means a guest's agent; VM names have no dot.
 const AGENT_SUFFIX: &str = ".agent";
 

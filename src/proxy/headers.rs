@@ -58,6 +58,11 @@ pub fn wants_http2(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether a field ends at this hop.
+pub fn ends_here(name: &str) -> bool {
+    HOP_BY_HOP.iter().any(|hop| hop.as_str().eq_ignore_ascii_case(name))
+}
+
 /// Removes what ends at this hop, and what `Connection` names.
 pub fn strip(headers: &mut HeaderMap) {
     let mut named: Vec<HeaderName> = Vec::new();

@@ -132,6 +132,14 @@ fn one_connection_takes_the_short_way_and_then_the_long_one() {
     assert_eq!(asked, wanted.map(|line| format!("{line} HTTP/1.1")), "{all}");
     assert_eq!(all.matches("HTTP/1.1 200 OK").count(), 6, "{all}");
 
+    // Who is not let in does not even knock.
+    guest.serve(8081, "#!/bin/sh\necho came >/tmp/came\n");
+    let stranger = format!("GET {BASE}/8081/ HTTP/1.1\r\nHost: {API}\r\nConnection: close\r\n");
+    for token in ["", "Authorization: Bearer wrong\r\n"] {
+        assert_eq!(status(&guest.ask(&format!("{stranger}{token}\r\n"))), "401");
+    }
+    guest.shell("! test -e /tmp/came");
+
     // What is kept is not another machine's.
     assert!(guest.0.ctl(&["vms", "restart", "one"]).status.success());
     guest.serve(8080, ECHO);

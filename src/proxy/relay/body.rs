@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use axum::http::header::{self, HeaderMap, HeaderValue};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 use bytes::{Buf, BufMut, BytesMut};
+
+use crate::proxy::relay::head::values;
 
 /// Bytes of a chunk's first line.
 const CHUNK_LINE_LEN_MAX: usize = 4096;
@@ -47,37 +48,30 @@ impl Body {
     pub fn of(
         method: &Method,
         status: StatusCode,
-        headers: &HeaderMap,
+        fields: &[httparse::Header<'_>],
     ) -> Result<Body, &'static str> {
         let is_empty = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if is_empty || method == Method::HEAD {
             return Ok(Body::Length(0));
         }
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let mut codings = values(fields, &header::TRANSFER_ENCODING);
         if let Some(coding) = codings.next() {
-            let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             if !is_chunked || codings.next().is_some() {
                 return Err("its transfer coding is unknown");
             }
             return Ok(Body::Chunked(Chunk::Length));
         }
-        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        let mut lengths = values(fields, &header::CONTENT_LENGTH);
         let Some(length) = lengths.next() else { return Ok(Body::UntilEnd) };
         if lengths.any(|other| other != length) {
             return Err("its lengths contradict each other");
         }
-        let digits = length.as_bytes().iter().all(u8::is_ascii_digit);
-        let length = length.to_str().ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        let digits = length.iter().all(u8::is_ascii_digit);
+        let length = std::str::from_utf8(length).ok().filter(|_| digits);
+        let length = length.and_then(|text| text.parse().ok());
         length.map(Body::Length).ok_or("its length is none")
-    }
-
-    /// Makes the fields say how the client gets this body.
-    pub fn declare(self, headers: &mut HeaderMap) {
-        if !matches!(self, Body::Length(_)) {
-            headers.remove(header::CONTENT_LENGTH);
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
     }
 
     /// Moves what has come of the body to `out`, as the client gets it; whether that was the last.

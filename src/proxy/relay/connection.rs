@@ -1,5 +1,6 @@
 //! A client's connection, and the one to the guest that its requests go to.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::time::SystemTime;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::Method;
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::uri::Scheme;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -24,7 +25,8 @@ use crate::proxy::guests::HEAD_LEN_MAX;
 use crate::proxy::headers::{self, Origin};
 use crate::proxy::relay::REQUEST_TIMEOUT;
 use crate::proxy::relay::head::{
-    Answer, Found, Target, put_fields, put_request, put_status, read_request, take_answer,
+    Answer, Found, Target, put_field, put_fields, put_request, put_status, read_request,
+    take_answer,
 };
 
 /// Bytes of a request's head; a longer one goes the other way.
@@ -66,7 +68,7 @@ pub enum Failure {
     Late,
 }
 
-/// A connection to a guest.
+/// A connection to a guest that waits for a request.
 pub struct Guest {
     name: VmName,
     port: u16,
@@ -88,6 +90,11 @@ impl Guest {
         self.name == target.name && self.port == target.port
     }
 
+    /// Where it leads to.
+    pub fn place(&self) -> (VmName, u16) {
+        (self.name.clone(), self.port)
+    }
+
     /// Whether it is still there, and has not spoken unasked.
     pub async fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
@@ -96,6 +103,12 @@ impl Guest {
             Poll::Ready(read.is_pending())
         })
         .await
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -175,16 +188,16 @@ impl Connection {
         self.guest.as_ref().is_some_and(|guest| guest.is_reused)
     }
 
-    /// Sends the request that was prepared, and waits for the head of its answer, whose status line is what is to
-    /// be written next.
-    pub async fn ask(&mut self) -> Result<Answer, Failure> {
+    /// Sends the request that was prepared, and waits for the head of its answer, which is what is to be written
+    /// next, without the guest's idea of the field `own`.
+    pub async fn ask(&mut self, own: &HeaderName) -> Result<Answer, Failure> {
         let guest = self.guest.as_mut().ok_or(Failure::Silent)?;
         guest.stream.write_all(&self.out).await.map_err(|_| Failure::Silent)?;
         guest.stream.flush().await.map_err(|_| Failure::Silent)?;
         let mut is_silent = true;
         loop {
             let method = self.request.method();
-            match take_answer(&mut guest.received, method, &mut self.out) {
+            match take_answer(&mut guest.received, method, own, &mut self.out) {
                 Ok(Some(answer)) if answer.status.is_informational() => continue,
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) if guest.received.len() < HEAD_LEN_MAX => {}
@@ -216,12 +229,10 @@ impl Connection {
         self.refuse(problem, id, is_last).await
     }
 
-    /// Gives the client an answer, whose status line has been written.
-    async fn deliver(&mut self, mut answer: Answer, id: Id, is_last: bool) -> Result<(), Failure> {
-        headers::strip(&mut answer.headers);
+    /// Gives the client an answer, whose head has been written but for its end.
+    async fn deliver(&mut self, answer: Answer, id: Id, is_last: bool) -> Result<(), Failure> {
+        self.put_end(answer.has_date, &id, is_last);
         let mut body = answer.body;
-        body.declare(&mut answer.headers);
-        self.put_head(&mut answer.headers, id, is_last);
         let Some(guest) = &mut self.guest else { return Err(Failure::Silent) };
         loop {
             let is_whole = body.take(&mut guest.received, &mut self.out).map_err(Failure::Guest)?;
@@ -260,27 +271,25 @@ impl Connection {
         let reason = parts.status.canonical_reason().unwrap_or_default();
         put_status(&mut self.out, parts.status, reason);
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        self.put_head(&mut parts.headers, id, is_last);
+        put_fields(&mut self.out, &parts.headers);
+        self.put_end(false, &id, is_last);
         if self.request.method() != Method::HEAD {
             self.out.put_slice(&body);
         }
         write(&mut self.client, &mut self.out).await
     }
 
-    /// Writes what follows a status line.
-    fn put_head(&mut self, headers: &mut HeaderMap, (name, id): Id, is_last: bool) {
-        headers.insert(name, id);
+    /// Writes what every head ends with.
+    fn put_end(&mut self, has_date: bool, (name, id): &Id, is_last: bool) {
+        put_field(&mut self.out, name.as_str(), id.as_bytes());
         if is_last {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            put_field(&mut self.out, header::CONNECTION.as_str(), b"close");
         }
-        if !headers.contains_key(header::DATE) {
+        if !has_date {
             // RFC 9110, 6.6.1.
             let now = httpdate::fmt_http_date(SystemTime::now());
-            if let Ok(now) = HeaderValue::from_str(&now) {
-                headers.insert(header::DATE, now);
-            }
+            put_field(&mut self.out, header::DATE.as_str(), now.as_bytes());
         }
-        put_fields(&mut self.out, headers);
         self.out.put_slice(b"\r\n");
     }
 }
@@ -348,7 +357,7 @@ mod tests {
         connection.prepare(&target);
         guest.write_all(sends).await.unwrap();
         guest.shutdown().await.unwrap();
-        let outcome = match connection.ask().await {
+        let outcome = match connection.ask(&id().0).await {
             Ok(answer) => connection.deliver(answer, id(), false).await,
             Err(failure) => Err(failure),
         };
@@ -365,7 +374,7 @@ mod tests {
         let (outcome, seen, connection, mut guest) = answered(sends).await;
         assert_eq!(outcome, Ok(()));
         let wanted =
-            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ndate: now\r\nx-request-id: 7\r\n\r\nab";
+            "HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\nx-request-id: 7\r\n\r\nab";
         assert_eq!(seen, wanted);
         assert!(connection.is_reused());
         let mut asked = BytesMut::with_capacity(READ_LEN);
@@ -424,7 +433,7 @@ mod tests {
         let broken = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));
         let broken = tokio::io::join(broken, tokio::io::sink());
         connection.guest.as_mut().unwrap().stream = Box::new(broken);
-        let answer = connection.ask().await.unwrap();
+        let answer = connection.ask(&id().0).await.unwrap();
         assert_eq!(connection.deliver(answer, id(), false).await, Err(Failure::Client));
         drop(connection);
         let mut seen = String::new();
@@ -436,10 +445,10 @@ mod tests {
     async fn a_client_that_leaves_or_floods_is_not_waited_for() {
         let (mut connection, client, _guest) = connected().await;
         drop(client);
-        assert!(matches!(connection.ask().await, Err(Failure::Client)));
+        assert!(matches!(connection.ask(&id().0).await, Err(Failure::Client)));
         let (mut connection, mut client, _guest) = connected().await;
         client.write_all(&[b'x'; AHEAD_LEN_MAX + 1]).await.unwrap();
-        assert!(matches!(connection.ask().await, Err(Failure::Client)));
+        assert!(matches!(connection.ask(&id().0).await, Err(Failure::Client)));
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use axum::http::{Method, StatusCode, Uri};
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::model::VmName;
+use crate::proxy::headers;
 use crate::proxy::relay::body::Body;
 
 /// Header fields of a request that goes this way, and of a guest's answer.
@@ -125,23 +126,24 @@ fn plain_fields(fields: &[httparse::Header<'_>], headers: &mut HeaderMap) -> Opt
 }
 
 /// The head of a guest's answer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
-    pub headers: HeaderMap,
     pub body: Body,
+    pub has_date: bool,
     /// Whether the connection can have another request after the body.
     pub stays: bool,
 }
 
-/// Takes the head of an answer to a request of `method`, and makes `out` its status line. None: it is not
-/// there whole.
+/// Takes the head of an answer to a request of `method`, and makes `out` what of it goes on, without the end and the
+/// field `own`, which is not the guest's to set. None: it is not there whole.
 ///
 /// # Errors
 /// It is no HTTP, or means more than one thing.
 pub fn take_answer(
     received: &mut BytesMut,
     method: &Method,
+    own: &HeaderName,
     out: &mut BytesMut,
 ) -> Result<Option<Answer>, &'static str> {
     let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
@@ -157,29 +159,46 @@ pub fn take_answer(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("101 to a request without Upgrade");
     }
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len());
-    for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_bytes(field.value);
-        let (Ok(name), Ok(value)) = (name, value) else { return Err("its answer is no HTTP") };
-        headers.append(name, value);
-    }
-    let body = Body::of(method, status, &headers)?;
+    let body = Body::of(method, status, parsed.headers)?;
+    let words = values(parsed.headers, &header::CONNECTION);
+    let words: Vec<&[u8]> = words.flat_map(|value| value.split(|byte| *byte == b',')).collect();
+    let says = |wanted: &str| {
+        let is_it = |word: &&[u8]| word.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes());
+        words.iter().any(is_it)
+    };
     let is_current = parsed.version == Some(1);
-    let stays = is_current && !matches!(body, Body::UntilEnd) && !says_close(&headers);
+    let answer = Answer {
+        status,
+        body,
+        has_date: values(parsed.headers, &header::DATE).next().is_some(),
+        stays: is_current && !matches!(body, Body::UntilEnd) && !says("close"),
+    };
     if !status.is_informational() {
         out.clear();
         put_status(out, status, parsed.reason.unwrap_or_default());
+        for field in parsed.headers.iter() {
+            let is_length = field.name.eq_ignore_ascii_case("content-length");
+            let is_ours = field.name.eq_ignore_ascii_case(own.as_str());
+            let ends = is_ours || headers::ends_here(field.name) || says(field.name);
+            if !ends && (!is_length || matches!(body, Body::Length(_))) {
+                put_field(out, field.name, field.value);
+            }
+        }
+        if !matches!(body, Body::Length(_)) {
+            put_field(out, header::TRANSFER_ENCODING.as_str(), b"chunked");
+        }
     }
     received.advance(len);
-    Ok(Some(Answer { status, headers, body, stays }))
+    Ok(Some(answer))
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|value| {
-        let mut words = value.as_bytes().split(|byte| *byte == b',');
-        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
-    })
+/// The values of all fields of a name.
+pub fn values<'a>(
+    fields: &'a [httparse::Header<'a>],
+    name: &'a HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    let named = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str()));
+    named.map(|field| field.value)
 }
 
 /// Writes a request's head.
@@ -201,9 +220,14 @@ pub fn put_status(out: &mut BytesMut, status: StatusCode, reason: &str) {
 /// Writes header fields, without the empty line after them.
 pub fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
     for (name, value) in headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.put_slice(part);
-        }
+        put_field(out, name.as_str(), value.as_bytes());
+    }
+}
+
+/// Writes one header field.
+pub fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.put_slice(part);
     }
 }
 
@@ -216,6 +240,8 @@ mod tests {
 
     const GOOD: &str =
         "GET /api/v1/vms/one/proxy/80/a%20b?x=/1 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: 2\r\n\r\n";
+
+    const OWN: HeaderName = HeaderName::from_static("x-request-id");
 
     fn read(text: &str) -> (Found, Request) {
         let mut request = Request::new(NoBody::empty());
@@ -286,12 +312,12 @@ mod tests {
     fn answer(method: &Method, text: &str) -> Result<(String, Answer), &'static str> {
         for len in 0..text.len() {
             let mut part = BytesMut::from(&text[..len]);
-            let taken = take_answer(&mut part, method, &mut BytesMut::new());
+            let taken = take_answer(&mut part, method, &OWN, &mut BytesMut::new());
             assert!(!matches!(taken, Ok(Some(_))), "{len} bytes of {text:?}");
         }
         let (mut all, mut out) = (BytesMut::from(text), BytesMut::new());
         all.put_slice(b"rest");
-        let taken = take_answer(&mut all, method, &mut out)?.expect("a whole head");
+        let taken = take_answer(&mut all, method, &OWN, &mut out)?.expect("a whole head");
         assert_eq!(all, "rest");
         Ok((String::from_utf8(out.to_vec()).unwrap(), taken))
     }
@@ -343,12 +369,27 @@ mod tests {
     }
 
     #[test]
-    fn heads_are_written_as_they_were() {
-        let (line, answer) =
-            answer(&Method::GET, "HTTP/1.0 200 Fine\r\nB: 1\r\nA: 2\r\n\r\n").unwrap();
-        assert_eq!((line.as_str(), answer.stays), ("HTTP/1.1 200 Fine\r\n", false));
+    fn what_ends_here_is_not_passed_back() {
+        let sent = "HTTP/1.0 200 Fine\r\nB: 1\r\nConnection: x-hop, Keep-Alive\r\nkeep-alive: 5\r\nX-Hop: 1\r\n\
+                    X-REQUEST-ID: theirs\r\nDate: now\r\nContent-Length: 2\r\na:2\r\n\r\n";
+        let (head, seen) = answer(&Method::GET, sent).unwrap();
+        let wanted = "HTTP/1.1 200 Fine\r\nB: 1\r\nDate: now\r\nContent-Length: 2\r\na: 2\r\n";
+        assert_eq!((head.as_str(), seen.has_date, seen.stays), (wanted, true, false));
+        let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (head, seen) = answer(&Method::GET, both).unwrap();
+        assert_eq!(head, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
+        assert!(!seen.has_date && seen.stays);
+        let (head, _) = answer(&Method::HEAD, both).unwrap();
+        assert_eq!(head, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n");
+    }
+
+    #[test]
+    fn requests_are_written_as_they_are() {
+        let mut headers = HeaderMap::new();
+        headers.append("b", HeaderValue::from_static("1"));
+        headers.append("b", HeaderValue::from_static("2"));
         let mut out = BytesMut::new();
-        put_request(&mut out, &Method::GET, "/x", &answer.headers);
-        assert_eq!(out, "GET /x HTTP/1.1\r\nb: 1\r\na: 2\r\n\r\n");
+        put_request(&mut out, &Method::GET, "/x", &headers);
+        assert_eq!(out, "GET /x HTTP/1.1\r\nb: 1\r\nb: 2\r\n\r\n");
     }
 }

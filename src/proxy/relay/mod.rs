@@ -5,12 +5,14 @@
 mod body;
 mod connection;
 mod head;
+mod pool;
 mod timer;
 
 use std::pin::pin;
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::http::HeaderName;
 use bytes::{Buf, Bytes};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +20,7 @@ use crate::orchestrator::Orchestrator;
 use crate::proxy::forward::HEAD_TIMEOUT;
 use connection::{Connection, Failure, Guest, Id, Next, Stream};
 use head::{Answer, Target};
+use pool::Pool;
 use timer::Timer;
 
 /// How long a request may take to come whole, and a connection may wait for its next one.
@@ -27,12 +30,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub struct Relay {
     orchestrator: Orchestrator,
+    pool: Pool,
 }
 
 impl Relay {
     /// To the guests of `orchestrator`.
     pub fn new(orchestrator: Orchestrator) -> Relay {
-        Relay { orchestrator }
+        Relay { orchestrator, pool: Pool::default() }
     }
 
     /// Serves `client` until it leaves or all has `ended`, or until a request comes that is not plain, that `gate`
@@ -48,7 +52,7 @@ impl Relay {
     ) -> Option<(Stream, Bytes)> {
         let mut connection = Connection::new(client, template);
         let (mut ending, mut timer) = (pin!(ended.cancelled()), Timer::new());
-        loop {
+        let is_over = loop {
             timer.set(REQUEST_TIMEOUT);
             let next = tokio::select! {
                 biased;
@@ -58,26 +62,33 @@ impl Relay {
             };
             let target = match next {
                 Next::Plain(target) => target,
-                Next::Other => return Some(connection.into_parts()),
-                Next::End => break,
+                Next::Other => break false,
+                Next::End => break true,
             };
             let is_running = self.orchestrator.is_running(&target.name);
             let id = if is_running { gate(&mut connection.request) } else { None };
-            let (Some(id), true) = (id, self.reach(&mut connection, &target).await) else {
-                return Some(connection.into_parts());
-            };
+            let Some(id) = id else { break false };
+            if !self.reach(&mut connection, &target).await {
+                break false;
+            }
             connection.received.advance(target.head_len);
             let is_last = target.is_last || ended.is_cancelled();
             timer.set(HEAD_TIMEOUT);
             let asked = tokio::select! {
                 biased;
-                asked = self.ask(&mut connection, &target) => asked,
+                asked = self.ask(&mut connection, &target, &id.0) => asked,
                 () = timer.passed() => Err(Failure::Late),
             };
             connection.answer(asked, id, is_last).await.ok()?;
             if is_last {
-                break;
+                break true;
             }
+        };
+        if let Some(guest) = connection.guest.take() {
+            self.pool.keep(guest);
+        }
+        if !is_over {
+            return Some(connection.into_parts());
         }
         connection.close().await;
         None
@@ -85,13 +96,18 @@ impl Relay {
 
     /// Sees to it that the connection has one to its guest.
     async fn reach(&self, connection: &mut Connection, target: &Target) -> bool {
-        if let Some(guest) = &mut connection.guest
-            && guest.is_at(target)
-            && guest.is_quiet().await
-        {
-            return true;
+        if let Some(mut guest) = connection.guest.take() {
+            let is_at = guest.is_at(target);
+            if is_at && guest.is_quiet().await {
+                connection.guest = Some(guest);
+                return true;
+            }
+            if !is_at {
+                self.pool.keep(guest);
+            }
         }
-        self.connect(connection, target).await
+        connection.guest = self.pool.take(target).await;
+        connection.guest.is_some() || self.connect(connection, target).await
     }
 
     async fn connect(&self, connection: &mut Connection, target: &Target) -> bool {
@@ -101,14 +117,19 @@ impl Relay {
     }
 
     /// Passes on the request that has been read; the head of its answer.
-    async fn ask(&self, connection: &mut Connection, target: &Target) -> Result<Answer, Failure> {
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        target: &Target,
+        own: &HeaderName,
+    ) -> Result<Answer, Failure> {
         connection.prepare(target);
-        match connection.ask().await {
+        match connection.ask(own).await {
             // A guest may end what nobody has used for a while, and GET may be asked twice (RFC 9110, 9.2.2).
             Err(Failure::Silent)
                 if connection.is_reused() && self.connect(connection, target).await =>
             {
-                connection.ask().await
+                connection.ask(own).await
             }
             asked => asked,
         }
