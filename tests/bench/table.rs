@@ -17,6 +17,11 @@ impl Series {
         self.0.push(value);
     }
 
+    /// Each value in proportion to that of `other` in the same turn.
+    pub(crate) fn by(&self, other: &Series) -> Series {
+        Series(self.0.iter().zip(&other.0).map(|(value, other)| value / other).collect())
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut values = self.0.clone();
         values.sort_by(f64::total_cmp);
