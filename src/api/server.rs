@@ -7,8 +7,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::Extensions;
 use axum::http::uri::Scheme;
+use axum::http::{Extensions, HeaderName, StatusCode, header};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::Request;
@@ -32,8 +33,10 @@ use crate::orchestrator::StreamObject;
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a request's head may take: a slow loris is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of a request's head.
+/// Bytes of a request's head, and the answer to a longer one.
 const HEAD_LEN_MAX: usize = 64 * 1024;
+const TOO_LARGE: (StatusCode, [(HeaderName, &str); 1]) =
+    (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, [(header::CONNECTION, "close")]);
 /// The same in HTTP/2.
 const HEADER_LIST_MAX: u32 = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
@@ -216,7 +219,13 @@ async fn http1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 ) {
     let service = service_fn(|mut request: Request<Incoming>| {
         mark(request.extensions_mut());
-        router.clone().call(request)
+        let answer = (head_len(&request) <= HEAD_LEN_MAX).then(|| router.clone().call(request));
+        async move {
+            match answer {
+                Some(answer) => answer.await,
+                None => Ok(TOO_LARGE.into_response()),
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -233,6 +242,14 @@ async fn http1<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             let _ = connection.await;
         }
     }
+}
+
+/// Bytes of a request's head, about. The server looks at its limit between two reads only, the last of which may
+/// bring as much again.
+fn head_len(request: &Request<Incoming>) -> usize {
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    path + fields.sum::<usize>()
 }
 
 /// HTTP/2 without TLS, by prior knowledge.
