@@ -304,7 +304,8 @@ async fn write(client: &mut Stream, out: &mut BytesMut) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for more of a guest: how many bytes, none at its end, or how the connection broke. A client that leaves meanwhile is missed at once.
+/// Waits for more of a guest: how many bytes, none at its end, or how the connection broke. A client that leaves
+/// meanwhile is missed at once.
 async fn more(
     guest: &mut Guest,
     client: &mut Stream,
