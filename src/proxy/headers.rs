@@ -65,17 +65,9 @@ pub fn ends_here(name: &str) -> bool {
 
 /// Removes what ends at this hop, and what `Connection` names.
 pub fn strip(headers: &mut HeaderMap) {
-    let mut named: Vec<HeaderName> = Vec::new();
-    if let Some(first) = headers.get(header::CONNECTION) {
-        let is_single = headers.get_all(header::CONNECTION).iter().nth(1).is_none();
-        // What most of them say names no field.
-        if !is_single || !first.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
-            let values = headers.get_all(header::CONNECTION).iter();
-            let words = values.filter_map(|value| value.to_str().ok());
-            let words = words.flat_map(|value| value.split(','));
-            named.extend(words.filter_map(|name| name.trim().parse::<HeaderName>().ok()));
-        }
-    }
+    let values = headers.get_all(header::CONNECTION).iter();
+    let words = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut named: Vec<HeaderName> = words.filter_map(|name| name.trim().parse().ok()).collect();
     // To look at the few that there are costs less than to look for each.
     named.extend(headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned());
     for name in &named {

@@ -2,9 +2,9 @@
 # Builds the images that tests pull, from Debian's packages, by mmdebstrap and umoci. Prints the
 # folder with the results, which are kept: a second call takes no time.
 #
-#   images.sh [postgresql]    the latter with that image too, which only `make stress` needs
+#   images.sh [postgresql]    with PostgreSQL's image too, which only `make stress` needs
 #
-#   layout/       an OCI layout with the tags base, nginx, python, servers, and postgresql
+#   layout/       an OCI layout with the tags base, nginx, python and servers
 #   registry/     what Debian's docker-registry stores after they were pushed to it
 #   python.tar    as docker save writes it
 #   servers.tar   likewise: nginx, and Python with gRPC and WebSocket servers

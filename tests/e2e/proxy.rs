@@ -121,7 +121,7 @@ fn one_connection_takes_the_short_way_and_then_the_long_one() {
             request("GET 1", "\r\n"),
             request("HEAD 2", "\r\n"),
             request("GET 3", "\r\n"),
-            request("POST 4", "Content-Length: 5\r\n\r\nhello"),
+            request("POST 4", "If-Match: \"its\"\r\nContent-Length: 5\r\n\r\nhello"),
             request("GET 5", "\r\n"),
             request("GET 6", "Connection: close\r\n\r\n"),
         ]

@@ -50,6 +50,7 @@ impl Body {
         status: StatusCode,
         fields: &[httparse::Header<'_>],
     ) -> Result<Body, &'static str> {
+        let length = announced(status, fields)?;
         let is_empty = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if is_empty || method == Method::HEAD {
@@ -63,15 +64,7 @@ impl Body {
             }
             return Ok(Body::Chunked(Chunk::Length));
         }
-        let mut lengths = values(fields, &header::CONTENT_LENGTH);
-        let Some(length) = lengths.next() else { return Ok(Body::UntilEnd) };
-        if lengths.any(|other| other != length) {
-            return Err("its lengths contradict each other");
-        }
-        let digits = length.iter().all(u8::is_ascii_digit);
-        let length = std::str::from_utf8(length).ok().filter(|_| digits);
-        let length = length.and_then(|text| text.parse().ok());
-        length.map(Body::Length).ok_or("its length is none")
+        Ok(length.map_or(Body::UntilEnd, Body::Length))
     }
 
     /// Moves what has come of the body to `out`, as the client gets it; whether that was the last.
@@ -158,6 +151,30 @@ impl Chunk {
         }
         Ok(false)
     }
+}
+
+/// The length that an answer announces; to HEAD and with 304 it has no such body all the same. None where a transfer
+/// coding counts instead, or where there must be none (RFC 9110, 8.6).
+///
+/// # Errors
+/// There are several, or it is no number.
+pub fn announced(
+    status: StatusCode,
+    fields: &[httparse::Header<'_>],
+) -> Result<Option<u64>, &'static str> {
+    let is_coded = values(fields, &header::TRANSFER_ENCODING).next().is_some();
+    if is_coded || status.is_informational() || status == StatusCode::NO_CONTENT {
+        return Ok(None);
+    }
+    let mut lengths = values(fields, &header::CONTENT_LENGTH);
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.any(|other| other != length) {
+        return Err("its lengths contradict each other");
+    }
+    let digits = length.iter().all(u8::is_ascii_digit);
+    let length = std::str::from_utf8(length).ok().filter(|_| digits);
+    let length = length.and_then(|text| text.parse().ok());
+    length.map(Some).ok_or("its length is none")
 }
 
 /// Takes at most `left` bytes, and counts them.

@@ -375,7 +375,7 @@ mod tests {
         let (outcome, seen, connection, mut guest) = answered(sends).await;
         assert_eq!(outcome, Ok(()));
         let wanted =
-            "HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\nx-request-id: 7\r\n\r\nab";
+            "HTTP/1.1 200 OK\r\nDate: now\r\ncontent-length: 2\r\nx-request-id: 7\r\n\r\nab";
         assert_eq!(seen, wanted);
         assert!(connection.is_reused());
         let mut asked = BytesMut::with_capacity(READ_LEN);

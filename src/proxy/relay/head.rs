@@ -7,8 +7,9 @@ use axum::http::{Method, StatusCode, Uri};
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::model::VmName;
+use crate::proxy::guests::HEAD_LEN_MAX;
 use crate::proxy::headers;
-use crate::proxy::relay::body::Body;
+use crate::proxy::relay::body::{Body, announced};
 
 /// Header fields of a request that goes this way, and of a guest's answer.
 const REQUEST_FIELDS_MAX: usize = 64;
@@ -154,6 +155,10 @@ pub fn take_answer(
         Err(httparse::Error::TooManyHeaders) => return Err("it has too many header fields"),
         Err(_) => return Err("its answer is no HTTP"),
     };
+    // What comes at once may be more than what is waited for.
+    if HEAD_LEN_MAX < len {
+        return Err("its answer's head is too long");
+    }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or("its answer has no status")?;
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -180,12 +185,16 @@ pub fn take_answer(
             let is_length = field.name.eq_ignore_ascii_case("content-length");
             let is_ours = field.name.eq_ignore_ascii_case(own.as_str());
             let ends = is_ours || headers::ends_here(field.name) || says(field.name);
-            if !ends && (!is_length || matches!(body, Body::Length(_))) {
+            if !ends && !is_length {
                 put_field(out, field.name, field.value);
             }
         }
         if !matches!(body, Body::Length(_)) {
             put_field(out, header::TRANSFER_ENCODING.as_str(), b"chunked");
+        } else if announced(status, parsed.headers)?.is_some()
+            && let Some(length) = values(parsed.headers, &header::CONTENT_LENGTH).next()
+        {
+            put_field(out, header::CONTENT_LENGTH.as_str(), length);
         }
     }
     received.advance(len);
@@ -373,14 +382,31 @@ mod tests {
         let sent = "HTTP/1.0 200 Fine\r\nB: 1\r\nConnection: x-hop, Keep-Alive\r\nkeep-alive: 5\r\nX-Hop: 1\r\n\
                     X-REQUEST-ID: theirs\r\nDate: now\r\nContent-Length: 2\r\na:2\r\n\r\n";
         let (head, seen) = answer(&Method::GET, sent).unwrap();
-        let wanted = "HTTP/1.1 200 Fine\r\nB: 1\r\nDate: now\r\nContent-Length: 2\r\na: 2\r\n";
+        let wanted = "HTTP/1.1 200 Fine\r\nB: 1\r\nDate: now\r\na: 2\r\ncontent-length: 2\r\n";
         assert_eq!((head.as_str(), seen.has_date, seen.stays), (wanted, true, false));
         let both = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (head, seen) = answer(&Method::GET, both).unwrap();
         assert_eq!(head, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
         assert!(!seen.has_date && seen.stays);
         let (head, _) = answer(&Method::HEAD, both).unwrap();
-        assert_eq!(head, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n");
+        assert_eq!(head, "HTTP/1.1 200 OK\r\n");
+        let twice = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n";
+        for method in [Method::GET, Method::HEAD] {
+            let (head, _) = answer(&method, twice).unwrap();
+            assert_eq!(head, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n");
+        }
+        let none = "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(answer(&Method::GET, none).unwrap().0, "HTTP/1.1 204 No Content\r\n");
+        let apart = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n";
+        assert!(answer(&Method::HEAD, apart).is_err());
+    }
+
+    #[test]
+    fn a_long_head_that_comes_at_once_is_refused() {
+        let field = format!("X: {}\r\n\r\n", "x".repeat(HEAD_LEN_MAX));
+        let mut all = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{field}").as_str());
+        let taken = take_answer(&mut all, &Method::GET, &OWN, &mut BytesMut::new());
+        assert_eq!(taken, Err("its answer's head is too long"));
     }
 
     #[test]

@@ -79,7 +79,10 @@ impl Relay {
                 asked = self.ask(&mut connection, &target, &id.0) => asked,
                 () = timer.passed() => Err(Failure::Late),
             };
-            connection.answer(asked, id, is_last).await.ok()?;
+            if let Err(failure) = connection.answer(asked, id, is_last).await {
+                tracing::debug!(vm = %target.name, port = target.port, ?failure, "an answer was cut off");
+                return None;
+            }
             if is_last {
                 break true;
             }

@@ -25,11 +25,11 @@ impl Pool {
     /// A connection to `target` that is still there.
     pub async fn take(&self, target: &Target) -> Option<Guest> {
         loop {
-            let (_, mut guest) = {
+            let (since, mut guest) = {
                 let mut idle = self.lock();
                 idle.places.get_mut(&(target.name.clone(), target.port))?.pop()?
             };
-            if guest.is_quiet().await {
+            if since.elapsed() < IDLE_TIMEOUT && guest.is_quiet().await {
                 return Some(guest);
             }
         }
@@ -94,6 +94,11 @@ mod tests {
         ends[1].write_all(b"unasked").await.unwrap();
         ends.remove(0);
         assert!(pool.take(&target).await.is_none(), "one spoke, one left");
+
+        let (near, _far) = duplex(16);
+        pool.keep(Guest::new(Box::new(near), &target));
+        tokio::time::advance(IDLE_TIMEOUT).await;
+        assert!(pool.take(&target).await.is_none(), "it has waited for too long");
 
         let (near, _far) = duplex(16);
         pool.keep(Guest::new(Box::new(near), &target));
