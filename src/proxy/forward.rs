@@ -120,9 +120,14 @@ pub async fn forward(
         // HTTP/2 has it in the URI.
         request.headers_mut().insert(header::HOST, host);
     }
-    headers::for_guest(request.headers_mut(), &origin, http2, random);
     let (mut parts, body) = request.into_parts();
-    (parts.uri, parts.extensions) = (uri, axum::http::Extensions::new());
+    let mut fields = HeaderMap::with_capacity(2 * parts.headers.len());
+    headers::for_guest(&parts.headers, &origin, http2, random, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            fields.append(name, value);
+        }
+    });
+    (parts.uri, parts.headers, parts.extensions) = (uri, fields, axum::http::Extensions::new());
     parts.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let client = if http2 { &proxy.guests.http2 } else { &proxy.guests.http1 };
     let (movement, body) = Movement::of(body);

@@ -8,7 +8,7 @@ use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Headers that end at each hop (RFC 9110, 7.6.1). `TE` and `Upgrade` are made anew where they are
 /// meant; `Trailer` goes on, since the trailers do.
-const HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     HTTP2_SETTINGS,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -18,6 +18,19 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+/// What of a client's request the guest gets in another form, or not: `Expect` is answered here, as soon as the guest
+/// is connected to, and `Authorization` is ours, since it has opened this proxy.
+static MADE_ANEW: [HeaderName; 9] = [
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PREFIX,
+    FORWARDED_PROTO,
+    TRACEPARENT,
+    TRACESTATE,
+    header::AUTHORIZATION,
+    header::EXPECT,
+    header::HOST,
 ];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -63,14 +76,19 @@ pub fn ends_here(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|hop| hop.as_str().eq_ignore_ascii_case(name))
 }
 
-/// Removes what ends at this hop, and what `Connection` names.
-pub fn strip(headers: &mut HeaderMap) {
+/// The fields that `Connection` names: they end at this hop, too.
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter();
     let words = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let mut named: Vec<HeaderName> = words.filter_map(|name| name.trim().parse().ok()).collect();
+    words.filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// Removes what ends at this hop, and what `Connection` names.
+pub fn strip(headers: &mut HeaderMap) {
+    let mut ending = named(headers);
     // To look at the few that there are costs less than to look for each.
-    named.extend(headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned());
-    for name in &named {
+    ending.extend(headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned());
+    for name in &ending {
         headers.remove(name);
     }
 }
@@ -78,94 +96,101 @@ pub fn strip(headers: &mut HeaderMap) {
 /// The protocol that an HTTP/1.1 request asks to change to. HTTP/2 by upgrade is not passed on: it
 /// has no use behind a proxy.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = headers.get(header::UPGRADE)?;
     let mut connection = headers.get_all(header::CONNECTION).iter();
     let asked = connection.any(|value| {
         let words = value.to_str().unwrap_or_default().split(',');
         words.map(str::trim).any(|word| word.eq_ignore_ascii_case("upgrade"))
     });
-    let wanted = headers.get(header::UPGRADE).filter(|_| asked)?;
     let word = wanted.to_str().ok()?;
-    (!word.to_ascii_lowercase().contains("h2c")).then(|| wanted.clone())
+    (asked && !word.to_ascii_lowercase().contains("h2c")).then(|| wanted.clone())
 }
 
-/// A request's headers for the guest. `trace` makes a new trace context's random part.
+/// Puts the fields that the guest gets of a request with these `headers`, one after the other. `trace` makes a new trace
+/// context's random part.
 pub fn for_guest(
-    headers: &mut HeaderMap,
+    headers: &HeaderMap,
     origin: &Origin,
     http2: bool,
     trace: impl FnOnce() -> [u64; 3],
+    mut put: impl FnMut(&HeaderName, &[u8]),
 ) {
-    let upgrade = upgrade(headers).filter(|_| !http2);
-    let trailers = headers.get_all(header::TE).iter().any(|value| {
-        let mut words = value.to_str().unwrap_or_default().split(',');
-        words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
-    });
-    strip(headers);
-    // Answered here, as soon as the guest is connected to.
-    headers.remove(header::EXPECT);
-    // Ours, not the guest's: it has opened this proxy.
-    headers.remove(header::AUTHORIZATION);
-    let host = headers.remove(header::HOST);
-    if let Ok(host) = HeaderValue::from_str(&origin.host)
-        && !http2
-    {
-        headers.insert(header::HOST, host);
+    if !http2 {
+        put(&header::HOST, origin.host.as_bytes());
     }
-    if let Some(host) = host {
-        headers.insert(FORWARDED_HOST, host);
-    }
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        if !http2 {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    let named = named(headers);
+    for (name, value) in headers {
+        if !HOP_BY_HOP.contains(name) && !MADE_ANEW.contains(name) && !named.contains(name) {
+            put(name, value.as_bytes());
         }
     }
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, upgrade);
+    let upgrade = upgrade(headers).filter(|_| !http2);
+    let has_trailers = takes_trailers(headers);
+    if has_trailers {
+        put(&header::TE, b"trailers");
     }
-    forwarded(headers, origin);
-    trace_context(headers, trace);
+    if let Some(upgrade) = &upgrade {
+        put(&header::UPGRADE, upgrade.as_bytes());
+    }
+    match (has_trailers && !http2, upgrade) {
+        (true, None) => put(&header::CONNECTION, b"te"),
+        (false, Some(_)) => put(&header::CONNECTION, b"upgrade"),
+        (true, Some(_)) => put(&header::CONNECTION, b"te, upgrade"),
+        (false, None) => {}
+    }
+    put_forwarded(headers, origin, &mut put);
+    put_trace_context(headers, trace, &mut put);
 }
 
-fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    let scheme = if origin.tls { "https" } else { "http" };
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    match HeaderValue::from_str(&origin.prefix) {
-        Ok(prefix) if !origin.prefix.is_empty() => headers.insert(FORWARDED_PREFIX, prefix),
-        _ => headers.remove(FORWARDED_PREFIX),
-    };
-    let Some(client) = &origin.client else { return };
+/// Whether the client wants to see trailers.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        let mut words = value.to_str().unwrap_or_default().split(',');
+        words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+    })
+}
+
+fn put_forwarded(headers: &HeaderMap, origin: &Origin, put: &mut impl FnMut(&HeaderName, &[u8])) {
+    if let Some(host) = headers.get(header::HOST) {
+        put(&FORWARDED_HOST, host.as_bytes());
+    }
+    let scheme: &[u8] = if origin.tls { b"https" } else { b"http" };
+    put(&FORWARDED_PROTO, scheme);
+    if !origin.prefix.is_empty() {
+        put(&FORWARDED_PREFIX, origin.prefix.as_bytes());
+    }
     // The last address is the one that is known; those before it are what the client claims.
-    let before = headers.get_all(FORWARDED_FOR).iter().chain([client]);
-    let before: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
-    let all = match before.len() {
-        1 => Ok(client.clone()),
-        _ => HeaderValue::from_str(&before.join(", ")),
-    };
-    if let Ok(all) = all {
-        headers.insert(FORWARDED_FOR, all);
+    let known = origin.client.iter();
+    let all = headers.get_all(FORWARDED_FOR).iter().chain(known).map(HeaderValue::as_bytes);
+    let all: Vec<&[u8]> = all.collect();
+    match all[..] {
+        [] => {}
+        [one] => put(&FORWARDED_FOR, one),
+        _ => put(&FORWARDED_FOR, &all.join(&b", "[..])),
     }
 }
 
 /// A trace goes on, or begins here (W3C Trace Context, level 1).
-fn trace_context(headers: &mut HeaderMap, trace: impl FnOnce() -> [u64; 3]) {
+fn put_trace_context(
+    headers: &HeaderMap,
+    trace: impl FnOnce() -> [u64; 3],
+    put: &mut impl FnMut(&HeaderName, &[u8]),
+) {
     let mut values = headers.get_all(TRACEPARENT).iter();
-    let valid = match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().is_ok_and(is_traceparent),
-        _ => false,
-    };
-    if valid {
+    if let (Some(value), None) = (values.next(), values.next())
+        && value.to_str().is_ok_and(is_traceparent)
+    {
+        put(&TRACEPARENT, value.as_bytes());
+        for state in headers.get_all(TRACESTATE) {
+            put(&TRACESTATE, state.as_bytes());
+        }
         return;
     }
-    headers.remove(TRACESTATE);
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     for (number, at) in trace().into_iter().zip([3, 19, 36]) {
         put_hex(&mut value[at..at + 16], number);
     }
-    if let Ok(value) = HeaderValue::from_bytes(&value) {
-        headers.insert(TRACEPARENT, value);
-    }
+    put(&TRACEPARENT, &value);
 }
 
 /// What `{:016x}` writes, for a part of its cost: it is done for every request.
@@ -224,15 +249,23 @@ mod tests {
     }
 
     fn guest_sees(pairs: &[(&str, &str)], http2: bool) -> HeaderMap {
-        let mut headers = map(pairs);
         let origin = Origin {
             client: Some(HeaderValue::from_static("192.0.2.7")),
             tls: true,
             prefix: "/api/v1/vms/one/proxy/80".to_owned(),
             host: "localhost".to_owned(),
         };
-        for_guest(&mut headers, &origin, http2, || [0x0123_4567_89ab_cdef; 3]);
-        headers
+        let mut seen = HeaderMap::new();
+        for_guest(
+            &map(pairs),
+            &origin,
+            http2,
+            || [0x0123_4567_89ab_cdef; 3],
+            |name, value| {
+                seen.append(name, HeaderValue::from_bytes(value).unwrap());
+            },
+        );
+        seen
     }
 
     fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -312,6 +345,29 @@ mod tests {
         let seen = guest_sees(&h2c, false);
         assert_eq!((text(&seen, "upgrade"), text(&seen, "http2-settings")), (None, None));
         assert_eq!(text(&guest_sees(&[("upgrade", "websocket")], false), "upgrade"), None);
+    }
+
+    #[test]
+    fn what_is_told_here_cannot_be_unnamed() {
+        let seen = guest_sees(
+            &[
+                ("host", "daemon:7777"),
+                ("connection", "te, upgrade, host, x-forwarded-for, x-forwarded-host"),
+                ("te", "trailers"),
+                ("upgrade", "websocket"),
+                ("x-forwarded-host", "claimed"),
+            ],
+            false,
+        );
+        assert_eq!(text(&seen, "connection"), Some("te, upgrade"));
+        assert_eq!(text(&seen, "host"), Some("localhost"));
+        assert_eq!(text(&seen, "x-forwarded-for"), Some("192.0.2.7"));
+        assert_eq!(text(&seen, "x-forwarded-host"), Some("daemon:7777"));
+        assert_eq!(seen.get_all("x-forwarded-host").iter().count(), 1);
+        assert_eq!(
+            text(&guest_sees(&[("x-forwarded-host", "a")], false), "x-forwarded-host"),
+            None
+        );
     }
 
     #[test]

@@ -144,7 +144,8 @@ build_suite() {
     # its time, and is compiled in a third of the time.
     # For the whole workspace, as tests without guests are: packages have the same features then, and are the same.
     local -a compiled=(--release)
-    [[ $1 != e2e ]] || compiled=(--workspace --config 'profile.dev.package.volantd.opt-level=1')
+    [[ $1 != e2e ]] || compiled=(--workspace --config 'profile.dev.package.volantd.opt-level=1'
+        --config 'profile.dev.package.volantd.debug=false')
     messages=$(mktemp)
     (cd "$root" && cargo test --locked "${compiled[@]}" \
         --features "$test_features" --test "$1" --no-run \

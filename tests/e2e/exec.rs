@@ -88,16 +88,21 @@ fn fifty_processes_at_once_in_one_guest() {
     let daemon = Daemon::start();
     daemon.create("one", &[]);
     let client = daemon.client();
-    // Each waits for all of them: they really are at once.
+    client.runtime.block_on(client.shell("one", "mkdir /tmp/all && mkfifo /tmp/gate"));
+    // Each waits for a byte of the gate, and the last one gives them when all are there: they really are at once.
+    // A pipe that is opened for both directions does not wait to be opened.
     let line = |number: usize| {
-        format!(
-            "mkdir -p /tmp/all; : > /tmp/all/{number}; \
-             until [ $(ls /tmp/all | wc -l) = {EXECS_AT_ONCE} ]; do sleep 0.2; done; echo {number}"
-        )
+        format!("exec 3<>/tmp/gate; : > /tmp/all/{number}; read -r line <&3; echo {number}")
     };
-    let lines: Vec<_> = (0..EXECS_AT_ONCE).map(line).collect();
+    let open = format!(
+        "exec 3<>/tmp/gate; until [ $(ls /tmp/all | wc -l) = {EXECS_AT_ONCE} ]; do sleep 0.2; done; \
+         yes '' | head -n {EXECS_AT_ONCE} >&3"
+    );
+    let lines: Vec<_> = (0..EXECS_AT_ONCE).map(line).chain([open]).collect();
     let outputs =
         client.runtime.block_on(join_all(lines.iter().map(|line| client.shell("one", line))));
+    let (opened, outputs) = outputs.split_last().unwrap();
+    assert_eq!(opened, "");
     for (number, output) in outputs.iter().enumerate() {
         assert_eq!(output, &format!("{number}\n"));
     }

@@ -66,7 +66,7 @@ pub struct Principal {
     /// What they may do.
     pub scope: Scope,
     /// Labels of the VMs that they are limited to; none means no limit.
-    pub labels: Arc<BTreeMap<String, String>>,
+    pub labels: BTreeMap<String, String>,
     /// Whence, as far as proxies that are trusted tell it; none is the Unix socket.
     pub address: Option<IpAddr>,
 }
@@ -74,7 +74,7 @@ pub struct Principal {
 impl Principal {
     /// Someone whom no labels limit.
     pub fn unlimited(name: Arc<str>, scope: Scope, address: Option<IpAddr>) -> Principal {
-        Principal { name, scope, labels: Arc::default(), address }
+        Principal { name, scope, labels: BTreeMap::new(), address }
     }
 }
 
@@ -130,10 +130,8 @@ impl Auth {
     /// not of a page of another site. Gives the header with its id. What is not let pass here is
     /// decided about on the routes.
     pub fn open_port(&self, request: &mut Request) -> Option<(HeaderName, HeaderValue)> {
-        request.extensions_mut().remove::<Principal>();
         let id = HeaderValue::from_str(&request_id(request).0).ok()?;
-        admit(self, request).ok()?;
-        let principal = request.extensions().get::<Principal>()?;
+        let principal = admit(self, request).ok()??;
         let is_allowed = self.to_port.is_some_and(|needed| needed <= principal.scope);
         (principal.labels.is_empty() && is_allowed).then_some((REQUEST_ID, id))
     }
@@ -149,12 +147,7 @@ impl Auth {
             lease.until(token.id, over);
         }
         let name = format!("token {}", token.name).into();
-        Some(Principal {
-            name,
-            scope: token.scope,
-            labels: Arc::new(token.labels),
-            address: Some(address),
-        })
+        Some(Principal { name, scope: token.scope, labels: token.labels, address: Some(address) })
     }
 
     /// A VM's own token is somebody on the way to that VM's ports, and nobody elsewhere.
@@ -190,7 +183,10 @@ async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next
     request.extensions_mut().insert(request_id.clone());
     let path = request.uri().path().to_owned();
     let response = match admit(&auth, &mut request) {
-        Ok(()) => next.run(request).await,
+        Ok(principal) => {
+            principal.map(|principal| request.extensions_mut().insert(principal));
+            next.run(request).await
+        }
         Err(refusal) => refusal,
     };
     let mut response = e2b::reshape(&path, response).await;
@@ -200,17 +196,15 @@ async fn authenticate(State(auth): State<Auth>, mut request: Request, next: Next
     response
 }
 
-/// Lets the request pass with its principal, if it has one, or says why not.
+/// Lets the request pass, as its principal's if it has one, or says why not.
 #[expect(clippy::result_large_err, reason = "the answer to the client, made once a request")]
-fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
+fn admit(auth: &Auth, request: &mut Request) -> Result<Option<Principal>, Response> {
     // Whoever asks, and by whichever way: it goes no further.
     let in_protocols = socket::take_token(request.headers_mut());
     let address = match request.extensions().get::<Peer>() {
         Some(Peer::Unix(uid)) => {
             let name = uid.map_or_else(|| "uid unknown".to_owned(), |uid| format!("uid {uid}"));
-            let principal = Principal::unlimited(name.into(), Scope::Admin, None);
-            request.extensions_mut().insert(principal);
-            return Ok(());
+            return Ok(Some(Principal::unlimited(name.into(), Scope::Admin, None)));
         }
         Some(Peer::Tcp(address)) => *address,
         None => {
@@ -241,7 +235,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
             return Err(gone);
         }
         return if token.is_none() && is_open(request) {
-            Ok(())
+            Ok(None)
         } else {
             Err(unauthorized(token.is_some()))
         };
@@ -253,8 +247,7 @@ fn admit(auth: &Auth, request: &mut Request) -> Result<(), Response> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_seconds));
         return Err(response);
     }
-    request.extensions_mut().insert(principal);
-    Ok(())
+    Ok(Some(principal))
 }
 
 fn unauthorized(was_shown: bool) -> Response {

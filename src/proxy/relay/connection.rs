@@ -169,18 +169,20 @@ impl Connection {
         }
     }
 
-    /// Makes the request what the guest gets of it.
+    /// Writes what the guest gets of the request.
     pub fn prepare(&mut self, target: &Target) {
-        let (parts, prefix) = (&mut self.request, &mut self.origin.prefix);
-        let path = parts.uri().path_and_query().map_or("", |path| path.as_str());
+        let (request, out) = (&self.request, &mut self.out);
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let (before, path) = path.split_at(target.prefix_len.min(path.len()));
-        if prefix != before {
-            before.clone_into(prefix);
+        if self.origin.prefix != before {
+            before.clone_into(&mut self.origin.prefix);
         }
-        self.out.clear();
-        let path = path.to_owned();
-        headers::for_guest(parts.headers_mut(), &self.origin, false, random);
-        put_request(&mut self.out, parts.method(), &path, parts.headers());
+        out.clear();
+        put_request(out, request.method(), path);
+        headers::for_guest(request.headers(), &self.origin, false, random, |name, value| {
+            put_field(out, name.as_str(), value);
+        });
+        out.put_slice(b"\r\n");
     }
 
     /// Whether the guest has answered on this connection before.

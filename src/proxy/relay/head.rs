@@ -1,5 +1,7 @@
 //! Heads of HTTP/1.1 messages (RFC 9112), read and written as they lie in a buffer. Pure.
 
+use std::mem::MaybeUninit;
+
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::PathAndQuery;
@@ -62,9 +64,9 @@ pub fn read_request(received: &[u8], request: &mut Request) -> Found {
     if !may_begin(received) {
         return Found::Other;
     }
-    let mut fields = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut fields);
-    let len = match parsed.parse(received) {
+    let mut fields = [const { MaybeUninit::uninit() }; REQUEST_FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let len = match parsed.parse_with_uninit_headers(received, &mut fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Found::Part,
         Err(_) => return Found::Other,
@@ -147,9 +149,13 @@ pub fn take_answer(
     own: &HeaderName,
     out: &mut BytesMut,
 ) -> Result<Option<Answer>, &'static str> {
-    let mut fields = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
-    let mut parsed = httparse::Response::new(&mut fields);
-    let len = match parsed.parse(received) {
+    if received.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let len = match config.parse_response_with_uninit_headers(&mut parsed, received, &mut fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err("it has too many header fields"),
@@ -210,13 +216,11 @@ pub fn values<'a>(
     named.map(|field| field.value)
 }
 
-/// Writes a request's head.
-pub fn put_request(out: &mut BytesMut, method: &Method, path: &str, headers: &HeaderMap) {
+/// Writes the first line of a request.
+pub fn put_request(out: &mut BytesMut, method: &Method, path: &str) {
     for part in [method.as_str(), " ", path, " HTTP/1.1\r\n"] {
         out.put_slice(part.as_bytes());
     }
-    put_fields(out, headers);
-    out.put_slice(b"\r\n");
 }
 
 /// Writes a status line.
@@ -415,7 +419,8 @@ mod tests {
         headers.append("b", HeaderValue::from_static("1"));
         headers.append("b", HeaderValue::from_static("2"));
         let mut out = BytesMut::new();
-        put_request(&mut out, &Method::GET, "/x", &headers);
-        assert_eq!(out, "GET /x HTTP/1.1\r\nb: 1\r\nb: 2\r\n\r\n");
+        put_request(&mut out, &Method::GET, "/x");
+        put_fields(&mut out, &headers);
+        assert_eq!(out, "GET /x HTTP/1.1\r\nb: 1\r\nb: 2\r\n");
     }
 }
