@@ -30,7 +30,7 @@ install_missing() {
     ((${#wanted[@]} > 0)) || return 0
     printf 'installing with apt: %s\n' "${wanted[*]}"
     [[ $EUID -eq 0 ]] || die "not root: apt-get install ${wanted[*]}"
-    # Several of our scripts may want something at a time. The lock is not for what a package starts.
+    # Several of our scripts may want something at a time. No lock is for what a package starts.
     mkdir -p "$cache"
     exec 5>"$cache/apt.lock"
     flock 5
@@ -42,7 +42,7 @@ install_missing() {
     exec 5>&-
 }
 
-apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null 5>&-; }
+apt_get() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >/dev/null 4>&- 5>&- 7>&-; }
 
 # What the kernel build needs; kernel/build.sh itself installs nothing.
 install_kernel_tools() {

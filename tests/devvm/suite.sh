@@ -32,6 +32,7 @@ take_down() {
     wait || true
     for DEVVM_NAME in $devvms; do
         export DEVVM_NAME
+        "$here/devvm" status >/dev/null || continue
         if ((status != 0)); then
             step "the suite failed; the end of $DEVVM_NAME's console"
             tail -n 20 "$cache/devvm/$DEVVM_NAME/console.log" 2>/dev/null || true
@@ -41,6 +42,22 @@ take_down() {
     if [[ ${place:-} == host ]]; then inside rm -rf "$programs"; fi
     exit "$status"
 }
+
+# Two runs at a time would share a devvm.
+mkdir -p "$cache/devvm"
+exec 7>"$cache/devvm/$suite_name.lock"
+flock -n 7 || { echo "another $suite run is under way, waiting for it"; flock 7; }
+
+# The last one is for the clients of other makers.
+places=${SUITE_PLACES:-$(nproc)}
+devvms=
+if [[ $("$here/where") == devvm ]]; then
+    devvms=$suite_name
+    [[ $suite != e2e ]] || devvms=$(seq -f "$suite_name-%g" 0 "$places")
+fi
+trap take_down EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 step "$suite: build"
 need_cargo
@@ -62,17 +79,13 @@ if [[ $suite == stress ]]; then
     export VOLANT_TEST_BROWSER=${VOLANT_TEST_BROWSER:-$("$here/browser-image.sh")}
 fi
 
-# Two runs at a time would share a devvm.
-mkdir -p "$cache/devvm"
-exec 7>"$cache/devvm/$suite_name.lock"
-flock -n 7 || { echo "another $suite run is under way, waiting for it"; flock 7; }
-
 # Makes the place ready that DEVVM_NAME says, and sets $environment for programs that run there.
 make_place() {
     local out=/out name
     if [[ $("$here/where") == devvm ]]; then
-        "$here/devvm" down
-        rm -rf "$cache/devvm/$DEVVM_NAME/out"
+        # One that is up and that nobody has used comes from test.sh.
+        { "$here/devvm" up && "$here/devvm" exec -- test ! -e "$programs"; } </dev/null || "$here/devvm" down
+        find "$cache/devvm/$DEVVM_NAME/out" -mindepth 1 -delete
     fi
     place_up
     inside test -c /dev/kvm </dev/null || die "no /dev/kvm"
@@ -158,12 +171,11 @@ run_spread() {
         "$run/durations" "$lists/all" | sort -rn | cut -d' ' -f2 | sed '/^clients$/d' >"$lists/names"
     [[ -s $lists/all ]] || die "no test has such a name: $*"
     count=1
-    if [[ $("$here/where") == devvm ]]; then count=${SUITE_PLACES:-$(nproc)}; fi
+    if [[ $("$here/where") == devvm ]]; then count=$places; fi
     ((count <= $(wc -l <"$lists/names"))) || count=$(($(wc -l <"$lists/names") > 0))
     step "$suite: $(wc -l <"$lists/all") tests in $count places"
     set -m
     for ((worker = 0; worker < count; worker++)); do
-        [[ $("$here/where") == host ]] || devvms+=" $suite_name-$worker"
         # The lock ends with this script, not with the devvm.
         worker "$suite_name-$worker" 7>&- &
     done
@@ -173,11 +185,10 @@ run_spread() {
             wait
             report_test clients 7>&- &
         else
-            devvms+=" $suite_name-$count"
             {
                 report_test clients
                 # Two places leave a quarter of two processors idle.
-                [[ ! -s $lists/names ]] || worker "$suite_name-$count"
+                [[ ! -s $lists/names ]] || worker "$suite_name-$places"
             } 7>&- &
         fi
     fi
@@ -197,12 +208,8 @@ run_spread() {
     [[ -z $failed ]]
 }
 
-devvms=
 mkdir -p "$run"
 find "$run" -maxdepth 1 -name 'run.*' -exec rm -rf {} +
-trap take_down EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 if [[ $suite == e2e ]]; then
     run_spread "$@"
     exit
@@ -211,7 +218,6 @@ fi
 step "$suite: a place for guests"
 export DEVVM_NAME=$suite_name
 make_place 7>&-
-[[ $place == host ]] || devvms=$suite_name
 step "$suite: run"
 # In the background and in a group of its own, because bash answers a signal only between
 # commands, and to end all of it then.

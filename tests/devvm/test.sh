@@ -30,9 +30,19 @@ prepare() {
     "$here/clients.sh" install
     step "guest kernel boots"
     kernel/check.sh
+    places up
 }
 
-mkdir -p "$target"
+# Boots the places of the end-to-end tests while one core is idle, or takes them down, unless a run under way has them.
+places() {
+    local number
+    [[ $("$here/where") == devvm ]] && flock -n "$cache/devvm/e2e.lock" true || return 0
+    for ((number = 0; number < ${SUITE_PLACES:-$(nproc)}; number++)); do
+        DEVVM_NAME=e2e-$number "$here/devvm" "$1" || return
+    done
+}
+
+mkdir -p "$target" "$cache/devvm"
 install_kernel_tools
 install_devvm_tools
 install_daemon_tools
@@ -41,7 +51,7 @@ set -m
 prepare >"$target/prepare.log" 2>&1 &
 prepared=$!
 set +m
-trap 'kill -TERM -- "-$prepared" 2>/dev/null || true' EXIT
+trap 'kill -TERM -- "-$prepared" 2>/dev/null && wait "$prepared" || true; places down' EXIT
 
 "$here/lint.sh"
 
