@@ -505,3 +505,23 @@ fn host_names_open_for_tokens_and_signed_addresses() {
     assert_eq!(curl(&[&signed]).1, "401", "the secret it was signed with is gone");
     assert_eq!(curl(&["-H", &token, &url]).1, "401");
 }
+
+#[test]
+fn an_agent_that_is_killed_ends_its_vm_and_says_so() {
+    let guest = Guest::new();
+    let client = guest.0.client();
+    // No signal kills a first process; what it runs can be written over.
+    let kill = "set -- $(grep -m 1 r-xp /proc/1/maps); from=0x${1%-*} to=0x${1#*-}; \
+                exec dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((from / 4096)) \
+                count=$(((to - from) / 4096)) conv=notrunc";
+    let seen = client.post("/api/v1/vms/one/exec", &serde_json::json!({ "command": kill }));
+    assert!(500 <= seen.status.as_u16(), "{seen:?}");
+    assert!(!seen.json()["code"].as_str().unwrap().is_empty(), "{seen:?}");
+    guest.0.wait_for_status("one", "failed");
+    let vm = client.get("/api/v1/vms/one").json();
+    assert!(vm["reason"].as_str().unwrap().contains("crashed"), "{vm}");
+    let seen = client.post("/api/v1/vms/one/exec", &serde_json::json!({ "command": "true" }));
+    assert_eq!((seen.status.as_u16(), &seen.json()["code"]), (409, &"vm_state".into()));
+    assert!(guest.0.ctl(&["vms", "start", "one"]).status.success());
+    assert_eq!(guest.shell("echo again").stdout, b"again\n");
+}
