@@ -136,16 +136,18 @@ build_agent() {
 # The daemon that is tested has code that the normal one has not.
 readonly test_features=crash-points,mcp-fixtures
 
+# How the daemon is compiled that is only tested: it waits for guests most of its time, and takes a third of the time so.
+# For the whole workspace, as tests without guests are: packages have the same features then, and are the same.
+readonly -a as_tested=(--workspace --config 'profile.dev.package.volantd.opt-level=1'
+    --config 'profile.dev.package.volantd.debug=false')
+
 # Builds the test target $1 and its daemon, sets $program and $volantd. The features are part of
 # each artifact's name: a normal build in the same folder neither sees nor disturbs this one.
 build_suite() {
     local messages
-    # What is measured is compiled as what is shipped. What is only tested waits for guests most of
-    # its time, and is compiled in a third of the time.
-    # For the whole workspace, as tests without guests are: packages have the same features then, and are the same.
+    # What is measured is compiled as what is shipped.
     local -a compiled=(--release)
-    [[ $1 != e2e ]] || compiled=(--workspace --config 'profile.dev.package.volantd.opt-level=1'
-        --config 'profile.dev.package.volantd.debug=false')
+    [[ $1 != e2e ]] || compiled=("${as_tested[@]}")
     messages=$(mktemp)
     (cd "$root" && cargo test --locked "${compiled[@]}" \
         --features "$test_features" --test "$1" --no-run \

@@ -57,7 +57,9 @@ trap 'kill -TERM -- "-$prepared" 2>/dev/null && wait "$prepared" || true; places
 
 step "tests without guests"
 mapfile -t names < <(tests_without_guests)
-cargo test --locked --workspace --features "$test_features" --lib --bins "${names[@]}"
+cargo test --locked --workspace --features "$test_features" --lib
+# With the daemon of the end-to-end tests, which is compiled once then.
+cargo test --locked "${as_tested[@]}" --features "$test_features" --bins "${names[@]}"
 
 step "what was made in the background"
 wait "$prepared" || { cat "$target/prepare.log"; die "guests lack something"; }
