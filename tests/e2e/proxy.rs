@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{Daemon, PROXY};
+use crate::daemon::{Daemon, PROXY, named};
 
 const API: &str = "127.0.0.1:17777";
 const BASE: &str = "/api/v1/vms/one/proxy";
@@ -504,6 +504,32 @@ fn host_names_open_for_tokens_and_signed_addresses() {
     ctl(&["access", "one", "--renew"]);
     assert_eq!(curl(&[&signed]).1, "401", "the secret it was signed with is gone");
     assert_eq!(curl(&["-H", &token, &url]).1, "401");
+}
+
+#[test]
+fn an_agent_that_answers_garbage_is_named_and_its_vm_can_be_ended() {
+    let guest = Guest::new();
+    let client = guest.0.client();
+    let exec =
+        |line: &str| client.post("/api/v1/vms/one/exec", &serde_json::json!({ "command": line }));
+    // What its answers begin with is written over, in the first part of its file, which is where its memory begins.
+    let (volary, begin) = (std::fs::read(named("VOLARY")).unwrap(), b"HTTP/1.1 ");
+    let places = volary.windows(begin.len()).enumerate().filter(|(_, part)| part == begin);
+    let places: Vec<String> = places.map(|(at, _)| at.to_string()).collect();
+    exec(&format!(
+        "set -- $(grep -m 1 /init /proc/1/maps); for at in {}; do printf JUNK | \
+         dd of=/proc/1/mem bs=1 seek=$((0x${{1%-*}} + at)) conv=notrunc; done",
+        places.join(" ")
+    ));
+    let seen = guest.get("/api/v1/vms/one/agent/v1/health", "");
+    assert!(status(&seen) == "502" && seen.contains("bad_guest_answer"), "{seen}");
+    let seen = exec("true");
+    let told = (seen.status.as_u16(), &seen.json()["code"]);
+    assert_eq!(told, (503, &"agent_unreachable".into()), "{seen:?}");
+    assert!(guest.0.ctl(&["vms", "create", "two", "--memory", "64"]).status.success());
+    assert!(guest.0.ctl(&["vms", "stop", "one"]).status.success());
+    assert!(guest.0.ctl(&["vms", "start", "one"]).status.success());
+    assert_eq!(guest.shell("echo again").stdout, b"again\n");
 }
 
 #[test]
