@@ -1,5 +1,6 @@
 //! Heads as the other side should see them. Pure.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
@@ -76,8 +77,8 @@ pub fn ends_here(name: &str) -> bool {
     HOP_BY_HOP.iter().any(|hop| hop.as_str().eq_ignore_ascii_case(name))
 }
 
-/// The fields that `Connection` names: they end at this hop, too.
-fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+/// The fields that `Connection` names: they end at this hop, too. There may be as many as a head has room for.
+fn named(headers: &HeaderMap) -> HashSet<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter();
     let words = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     words.filter_map(|name| name.trim().parse().ok()).collect()
